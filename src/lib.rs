@@ -1,0 +1,5 @@
+//! hookgate: the gate for git webhooks.
+
+pub mod outcome;
+pub mod provider;
+pub mod time;
