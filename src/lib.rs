@@ -1,5 +1,14 @@
 //! hookgate: the gate for git webhooks.
 
+pub mod form;
 pub mod outcome;
 pub mod provider;
+pub mod repository;
+pub mod secret;
 pub mod time;
+
+pub mod key;
+
+pub mod clock;
+
+pub mod switch;
