@@ -9,6 +9,8 @@ pub mod time;
 
 pub mod key;
 
+pub mod scheme;
+
 pub mod clock;
 
 pub mod switch;
