@@ -5,6 +5,7 @@ pub mod outcome;
 pub mod provider;
 pub mod repository;
 pub mod secret;
+pub mod source;
 pub mod time;
 
 pub mod key;
@@ -13,4 +14,8 @@ pub mod scheme;
 
 pub mod clock;
 
+pub mod delivery;
+pub mod keystore;
 pub mod switch;
+
+pub mod gate;
