@@ -63,6 +63,7 @@ pub use gitee::{Gitee, GiteeMode};
 pub use github::Github;
 pub use gitlab::Gitlab;
 pub use mac::MacCheck;
+pub(crate) use payload::is_form;
 pub use payload::{PayloadError, payload};
 pub use set::Schemes;
 pub use standard_webhooks::{StandardWebhooks, TOLERANCE};

@@ -1,0 +1,214 @@
+//! The steps of the gate, as pure functions in the order in which they are taken.
+//!
+//! [`admit`] goes through what the head can tell, cheapest first; [`judge`] through what the body
+//! tells. Between them the future reads the body.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Uri};
+
+use super::layer::Config;
+use super::rejection::Rejection;
+use crate::delivery::Delivery;
+use crate::key::{Key, Keyring};
+use crate::outcome::Outcome;
+use crate::provider::Provider;
+use crate::scheme::{self, Head, Pending, Proof, Refusal, UrlKey, Verified};
+use crate::time::Timestamp;
+
+/// A request whose head is in order.
+pub(super) struct Admission {
+    pub(super) provider: Option<Provider>,
+    url_key: Option<Arc<Key>>,
+    token: Option<Arc<Key>>,
+    pub(super) pending: Option<Pending>,
+    /// The largest body that is read.
+    pub(super) limit: u64,
+}
+
+/// The steps that need no body. Nothing is stored or computed by what the head claims.
+///
+/// `declared` is the length that the body claims to have, or the least that it will have.
+pub(super) fn admit(
+    config: &Config,
+    parts: &mut Parts,
+    declared: u64,
+    keys: &Keyring,
+    now: Timestamp,
+) -> Result<Admission, Rejection> {
+    // 1. The path, and in it the URL key, which goes no further than this.
+    let segment = take_url_key(config, &mut parts.uri)?;
+    // 2. The method.
+    if !config.takes(&parts.method) {
+        return Err(Rejection::method(config.allow));
+    }
+    // 3. The switch.
+    if !config.switch.is_enabled() {
+        return Err(Rejection::disabled(config.disabled_status));
+    }
+    // 4. The declared length.
+    let limit = if scheme::is_form(&parts.headers) {
+        config.max_body.saturating_mul(3)
+    } else {
+        config.max_body
+    };
+    if declared > limit {
+        return Err(too_large());
+    }
+    // 5. The shape of the credentials, and tokens.
+    let provider = config.schemes.detect(&parts.headers, config.providers);
+    let head = Head::from(&*parts);
+    let proof = match provider.and_then(|provider| config.schemes.get(provider)) {
+        Some(scheme) => scheme.begin(head, keys, now),
+        None => Proof::Absent,
+    };
+    let (token, pending) = match proof {
+        Proof::Absent => (None, None),
+        Proof::Held(key) => (Some(key), None),
+        Proof::Pending(pending) => (None, Some(pending)),
+        Proof::Refused(refusal) => return Err(Rejection::from(refusal).provider(provider)),
+    };
+    // 6. The URL key.
+    let url_key = match UrlKey::begin(segment.as_deref(), keys, now) {
+        Proof::Held(key) => Some(key),
+        Proof::Absent if config.url_key != UrlKey::Require => None,
+        Proof::Absent => return Err(Rejection::from(Refusal::Missing).provider(provider)),
+        _ => return Err(Rejection::from(Refusal::Mismatch).provider(provider)),
+    };
+    // 7. Whether all this can be enough.
+    let mut limit = limit;
+    if token.is_none() && url_key.is_none() && pending.is_none() {
+        // The only delivery that needs no proof, since its host never gives one.
+        if !claims_ping(provider, &parts.headers) || declared > scheme::MAX_PING {
+            return Err(Rejection::from(Refusal::Missing).provider(provider));
+        }
+        limit = scheme::MAX_PING;
+    } else if config.require_signature
+        && pending.is_none()
+        && !claims_ping(provider, &parts.headers)
+    {
+        return Err(Rejection::from(Refusal::Unsigned).provider(provider));
+    }
+    Ok(Admission { provider, url_key, token, pending, limit })
+}
+
+/// The steps that need the body, all of which was given to `pending`.
+pub(super) fn judge(
+    config: &Config,
+    parts: &Parts,
+    body: &Bytes,
+    admission: Admission,
+) -> Result<Delivery, Rejection> {
+    let Admission { provider, url_key, token, pending, .. } = admission;
+    let head = Head::from(parts);
+    // 1. The signature.
+    let verified = pending.map(|pending| pending.finish(head, body)).transpose();
+    let verified = verified.map_err(|refusal| Rejection::from(refusal).provider(provider))?;
+    // 2. The ping that is never signed.
+    let is_ping = claims_ping(provider, &parts.headers) && scheme::is_ping(body);
+    let (signed, payload) = match verified {
+        Some(Verified { key, payload, covers_body }) => (Some((key, covers_body)), payload),
+        None => (None, scheme::payload(head, body)),
+    };
+    let covers_body = signed.as_ref().is_some_and(|(_, covers)| *covers);
+    let held = [signed.map(|(key, _)| key), token, url_key];
+    if !is_ping {
+        if held.iter().all(Option::is_none) {
+            return Err(Rejection::from(Refusal::Missing).provider(provider));
+        }
+        if config.require_signature && !covers_body {
+            return Err(Rejection::from(Refusal::Unsigned).provider(provider));
+        }
+    }
+    let key = held.iter().flatten().next().cloned();
+    let delivery = |provider: Provider| {
+        Delivery::new(provider, key.clone(), covers_body)
+            .event_name(header(&parts.headers, provider.event_header()))
+            .id(header(&parts.headers, provider.delivery_header()))
+    };
+    if is_ping {
+        return Err(Rejection::new(Outcome::Pong, "ping")
+            .delivery(delivery(Provider::BitbucketServer).build()));
+    }
+    // 3. The payload: from here on the sender is known, and may be told what is wrong.
+    let payload = payload.map_err(|error| Rejection::from(error).provider(provider))?;
+    // 4. The provider, where the head did not tell.
+    let Some(provider) = provider else {
+        return Err(Rejection::new(Outcome::Malformed, "no provider's delivery"));
+    };
+    // 5. The repositories that the keys vouch for. Without parsers nobody can say what they are.
+    if held.iter().flatten().any(|key| key.repositories().is_some()) {
+        return Err(Rejection::from(Refusal::Repository).provider(Some(provider)));
+    }
+    Ok(delivery(provider).payload(payload).build())
+}
+
+/// A delivery whose body goes by unread, in `stream` mode.
+pub(super) fn pass(parts: &Parts, admission: Admission) -> Result<Delivery, Rejection> {
+    let Admission { provider, url_key, token, pending, .. } = admission;
+    // What could be bound or signed is refused when the gate is built, or here.
+    let held = [token, url_key];
+    let unread = pending.is_some()
+        || held.iter().flatten().any(|key| key.repositories().is_some())
+        || held.iter().all(Option::is_none);
+    match provider {
+        Some(provider) if !unread => {
+            Ok(Delivery::new(provider, held.into_iter().flatten().next(), false)
+                .event_name(header(&parts.headers, provider.event_header()))
+                .id(header(&parts.headers, provider.delivery_header()))
+                .build())
+        }
+        Some(_) => Err(Rejection::from(Refusal::Unsigned).provider(provider)),
+        None => Err(Rejection::new(Outcome::Malformed, "no provider's delivery")),
+    }
+}
+
+pub(super) fn too_large() -> Rejection {
+    Rejection::new(Outcome::TooLarge, "body larger than the limit")
+}
+
+/// The URL key's segment; the URI is left without it.
+fn take_url_key(config: &Config, uri: &mut Uri) -> Result<Option<String>, Rejection> {
+    let Some(path) = config.path.as_deref() else { return Ok(None) };
+    let not_found = || Rejection::new(Outcome::NotFound, "no such path");
+    let rest = uri.path().strip_prefix(path).ok_or_else(not_found)?;
+    if matches!(rest, "" | "/") {
+        return Ok(None);
+    }
+    let segment = rest.strip_prefix('/').filter(|segment| !segment.contains('/'));
+    let segment = segment.ok_or_else(not_found)?.to_owned();
+    if config.url_key == UrlKey::Refuse {
+        return Err(not_found());
+    }
+    let kept = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    // The path and the query were part of a URI before.
+    let kept = kept.map_err(|_| not_found())?;
+    let mut pieces = std::mem::take(uri).into_parts();
+    pieces.path_and_query = Some(kept);
+    *uri = Uri::from_parts(pieces).map_err(|_| not_found())?;
+    Ok(Some(segment))
+}
+
+fn claims_ping(provider: Option<Provider>, headers: &HeaderMap) -> bool {
+    provider == Some(Provider::BitbucketServer)
+        && headers.get("x-event-key").is_some_and(|event| event == "diagnostics:ping")
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: Option<&str>) -> Option<&'a [u8]> {
+    Some(headers.get(name?)?.as_bytes())
+}
+
+impl Config {
+    /// The methods that the providers of the hook use.
+    fn takes(&self, method: &Method) -> bool {
+        *method == Method::POST
+            || *method == Method::GET && self.allow.contains("GET")
+            || *method == Method::PUT && self.allow.contains("PUT")
+    }
+}

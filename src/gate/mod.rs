@@ -1,0 +1,60 @@
+//! The gate: a tower layer that lets only authentic deliveries reach a service.
+//!
+//! ```
+//! use hookgate::gate::GateLayer;
+//! use hookgate::key::{Key, Keyring};
+//! use hookgate::keystore::KeyStore;
+//!
+//! let key = Key::plain("2026-11", "sdf34tGdfgGDG345g3y0045TYG23te37").unwrap();
+//! let layer = GateLayer::new(KeyStore::fixed(Keyring::single(key)));
+//! # let _ = layer;
+//! ```
+//!
+//! # What it does with a request
+//!
+//! Cheapest first, so that a stranger costs as little as possible:
+//!
+//! 1. The path, where one was given: else 404. A URL key is taken out of it.
+//! 2. The method, one that the hook's providers use: else 405.
+//! 3. The [switch](crate::switch::Switch): else 403.
+//! 4. The length that is declared: else 413.
+//! 5. The shape of the credentials, tokens among them; then the URL key: else 401.
+//! 6. Only now the body, under a deadline, a least rate, a size limit and the [`Budget`], hashed as
+//!    it arrives: else 408, 413 or 503.
+//! 7. The signature: else 401.
+//! 8. The media type and the payload: else 415 or 400.
+//!
+//! What passes reaches the inner service with a [`Delivery`](crate::delivery::Delivery) in its
+//! extensions and a [`GateBody`] that holds what was verified, byte for byte.
+//!
+//! # Credentials
+//!
+//! A request passes when it shows at least one good credential and *no bad one*: a signature that is
+//! there must hold, also beside a good URL key. All that fail get the same 401 without a reason; the
+//! reason is in the [`Rejection`] in the answer's extensions.
+//!
+//! # As a middleware
+//!
+//! - Refusals are answers and not errors: `Error` is the inner service's.
+//! - The inner service's readiness is claimed only for verified deliveries: strangers take no place
+//!   in a concurrency limit behind the gate.
+//! - Put it *inside* anything that changes bodies: a layer or proxy that decompresses or re-encodes
+//!   a body before the gate breaks its signature.
+//! - A [`Source`](crate::source::Source) in the request's extensions gives each source its share of
+//!   the budget; without one all of it is for everyone.
+//! - It needs tokio's timer while a body is read.
+
+mod body;
+mod budget;
+mod check;
+mod future;
+mod layer;
+mod rejection;
+mod service;
+
+pub use body::{BodyError, GateBody, ResponseBody};
+pub use budget::{Budget, SMALL_BODY};
+pub use future::ResponseFuture;
+pub use layer::{GateBuilder, GateError, GateLayer};
+pub use rejection::Rejection;
+pub use service::Gate;
