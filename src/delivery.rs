@@ -26,7 +26,11 @@ struct Inner {
 }
 
 impl Delivery {
-    pub(crate) fn new(provider: Provider, key: Option<Arc<Key>>, signed: bool) -> DeliveryBuilder {
+    pub(crate) fn builder(
+        provider: Provider,
+        key: Option<Arc<Key>>,
+        signed: bool,
+    ) -> DeliveryBuilder {
         DeliveryBuilder(Inner {
             provider,
             event_name: None,
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn debug_tells_the_length_of_the_payload_and_no_more_of_it() {
-        let delivery = Delivery::new(Provider::Gitee, None, false)
+        let delivery = Delivery::builder(Provider::Gitee, None, false)
             .payload(Bytes::from_static(br#"{"password":"canary"}"#))
             .id(Some(b"7"))
             .event_name(Some(b"Push Hook"))

@@ -125,7 +125,7 @@ pub(super) fn judge(
     }
     let key = held.iter().flatten().next().cloned();
     let delivery = |provider: Provider| {
-        Delivery::new(provider, key.clone(), covers_body)
+        Delivery::builder(provider, key.clone(), covers_body)
             .event_name(header(&parts.headers, provider.event_header()))
             .id(header(&parts.headers, provider.delivery_header()))
     };
@@ -156,7 +156,7 @@ pub(super) fn pass(parts: &Parts, admission: Admission) -> Result<Delivery, Reje
         || held.iter().all(Option::is_none);
     match provider {
         Some(provider) if !unread => {
-            Ok(Delivery::new(provider, held.into_iter().flatten().next(), false)
+            Ok(Delivery::builder(provider, held.into_iter().flatten().next(), false)
                 .event_name(header(&parts.headers, provider.event_header()))
                 .id(header(&parts.headers, provider.delivery_header()))
                 .build())

@@ -92,7 +92,7 @@ fn parse_line(line: &str, number: usize) -> Result<Option<(Key, usize)>, Fault> 
     let mut words = words(line);
     let Some(key_range) = words.next() else { return Ok(None) };
     let start = key_range.start;
-    let (kind, secret) = parse_secret(&line[key_range.clone()]).map_err(|kind| (start, kind))?;
+    let (kind, secret) = parse_secret(&line[key_range]).map_err(|kind| (start, kind))?;
 
     let mut options = Options::default();
     for range in words {
@@ -131,7 +131,7 @@ fn parse_line(line: &str, number: usize) -> Result<Option<(Key, usize)>, Fault> 
     }
     let name = options.name.unwrap_or_else(|| format!("line-{number}"));
     let weak = secret.len() < STRONG;
-    let mut key = Key::new(name, kind, secret, options.uses.unwrap_or(Uses::of(kind)));
+    let mut key = Key::new(name, kind, secret, options.uses.unwrap_or_else(|| Uses::of(kind)));
     key.set_period(options.from, options.until.map(|(until, _)| until));
     key.set_repositories(options.repositories);
     if weak {

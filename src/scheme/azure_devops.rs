@@ -51,10 +51,10 @@ impl Scheme for AzureDevops {
             return token(head.headers, name, keys, now);
         }
         match header::basic(head.headers) {
-            Ok(Some((user, password))) => {
+            Ok(Some(header::Basic { user, password })) => {
                 // Both are looked at in any case: neither answer tells which one was wrong.
                 let user_fits = self.user.as_ref().is_none_or(|wanted| wanted.matches(&user));
-                match keys.find_token(&password, now) {
+                match keys.find_token(password.expose(), now) {
                     Some(key) if user_fits => Proof::Held(key.clone()),
                     _ => Proof::Refused(Refusal::Mismatch),
                 }

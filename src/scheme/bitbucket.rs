@@ -41,7 +41,7 @@ impl Scheme for BitbucketCloud {
 impl Scheme for BitbucketServer {
     fn begin(&self, head: Head<'_>, keys: &Keyring, now: Timestamp) -> Proof {
         let password = match header::basic(head.headers) {
-            Ok(Some((_, password))) => match keys.find_token(&password, now) {
+            Ok(Some(basic)) => match keys.find_token(basic.password.expose(), now) {
                 Some(key) => Some(key.clone()),
                 None => return Proof::Refused(Refusal::Mismatch),
             },

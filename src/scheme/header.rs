@@ -5,6 +5,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
 use super::{Refusal, SignError};
+use crate::secret::Secret;
 
 /// The value of a credential header; `None` if it is absent or empty.
 pub(super) fn single<'a>(
@@ -56,7 +57,7 @@ pub(super) fn decode<const N: usize>(text: &[u8], encoding: &Encoding) -> Result
 /// credentials (another scheme's are none of ours).
 ///
 /// [RFC 7617 section 2]: https://www.rfc-editor.org/rfc/rfc7617#section-2
-pub(super) fn basic(headers: &HeaderMap) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refusal> {
+pub(super) fn basic(headers: &HeaderMap) -> Result<Option<Basic>, Refusal> {
     let Some(value) = single(headers, &AUTHORIZATION)? else { return Ok(None) };
     let Some((scheme, rest)) = value.split_at_checked(6) else { return Ok(None) };
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -66,7 +67,12 @@ pub(super) fn basic(headers: &HeaderMap) -> Result<Option<(Vec<u8>, Vec<u8>)>, R
     let colon = pair.iter().position(|&byte| byte == b':').ok_or(Refusal::Malformed)?;
     let password = pair.split_off(colon + 1);
     pair.pop();
-    Ok(Some((pair, password)))
+    Ok(Some(Basic { user: pair, password: Secret::new(password) }))
+}
+
+pub(super) struct Basic {
+    pub(super) user: Vec<u8>,
+    pub(super) password: Secret,
 }
 
 /// A header for what [`single`] and [`hex_mac`] read.
@@ -139,12 +145,16 @@ mod tests {
     fn basic_credentials_are_split_at_the_first_colon() {
         let read =
             |value: &str| basic(&[(AUTHORIZATION, value.parse().unwrap())].into_iter().collect());
+        let pair = |value| {
+            let read = read(value)?;
+            Ok(read.map(|basic| (basic.user, basic.password.expose().to_vec())))
+        };
         let user = |user: &str, password: &str| Ok(Some((user.into(), password.into())));
-        assert_eq!(read("Basic d2ViaG9vazpzM2NyZXQ="), user("webhook", "s3cret"));
-        assert_eq!(read("basic OmE6Yg=="), user("", "a:b"));
-        assert_eq!(read("Bearer d2ViaG9vazpzM2NyZXQ="), Ok(None));
-        assert_eq!(read("Basic"), Ok(None));
-        assert_eq!(read("Basic d2ViaG9vaw=="), Err(Refusal::Malformed));
-        assert_eq!(read("Basic ???"), Err(Refusal::Malformed));
+        assert_eq!(pair("Basic d2ViaG9vazpzM2NyZXQ="), user("webhook", "s3cret"));
+        assert_eq!(pair("basic OmE6Yg=="), user("", "a:b"));
+        assert_eq!(pair("Bearer d2ViaG9vazpzM2NyZXQ="), Ok(None));
+        assert_eq!(pair("Basic"), Ok(None));
+        assert_eq!(pair("Basic d2ViaG9vaw=="), Err(Refusal::Malformed));
+        assert_eq!(pair("Basic ???"), Err(Refusal::Malformed));
     }
 }
