@@ -3,3 +3,5 @@
 pub mod outcome;
 pub mod provider;
 pub mod time;
+#[cfg(feature = "watch")]
+pub mod watch;
