@@ -13,6 +13,8 @@ pub mod key;
 pub mod scheme;
 
 pub mod clock;
+#[cfg(feature = "watch")]
+pub mod watch;
 
 pub mod delivery;
 pub mod keystore;

@@ -10,7 +10,7 @@ use super::material::{Key, KeyKind, KeyState, Use};
 use crate::secret::Blinded;
 use crate::time::Timestamp;
 
-/// An immutable set of keys with at least one key in it.
+/// An immutable set of keys. One that was read from a file has at least one.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     keys: Vec<Arc<Key>>,
@@ -33,8 +33,13 @@ impl Keyring {
         Self::new(vec![key])
     }
 
+    /// What is in force while there is no key file: nothing holds.
+    #[cfg(feature = "watch")]
+    pub(crate) fn without_keys() -> Self {
+        Self::new(Vec::new())
+    }
+
     pub(super) fn new(keys: Vec<Key>) -> Self {
-        debug_assert!(!keys.is_empty(), "a keyring has at least one key");
         let urls = keys
             .iter()
             .enumerate()
@@ -125,6 +130,7 @@ impl Keyring {
     }
 
     /// Whether a key of `self` is missing in `other`.
+    #[cfg(feature = "watch")]
     pub(crate) fn has_key_that_lacks_in(&self, other: &Self) -> bool {
         self.keys.iter().any(|key| other.keys.iter().all(|its| its.blinded() != key.blinded()))
     }
