@@ -24,14 +24,9 @@ impl KeyStore {
     /// See the [module docs](super) for when a change is taken.
     pub fn follow(path: impl Into<PathBuf>, watcher: &Watcher) -> Self {
         let path = path.into();
-        let record = Record { path: Some(path.clone()), ..Record::default() };
-        let store = Self::with(Keyring::without_keys(), record);
+        let store = Self::with(Keyring::without_keys(), Record::of(path.clone()));
         let first = read_settled(&path);
-        if let Ok(content) = &first {
-            store.0.take(&path, Ok(content), true);
-        } else if let Err(error) = &first {
-            store.0.take(&path, Err(error), true);
-        }
+        store.0.take(&path, first.as_ref(), true);
         let shared = Arc::downgrade(&store.0);
         // What was refused just now is asked about once more, which changes and counts nothing.
         let known = first.as_ref().ok();
@@ -60,7 +55,12 @@ fn reader(shared: &Weak<Shared>, reading: &Reading<'_>) -> Take {
 }
 
 impl Shared {
-    fn take(&self, path: &Path, content: Result<&FileContent, &ReadError>, confirmed: bool) -> Take {
+    fn take(
+        &self,
+        path: &Path,
+        content: Result<&FileContent, &ReadError>,
+        confirmed: bool,
+    ) -> Take {
         let content = match content {
             Ok(content) => content,
             Err(error) => return self.fail(path, LoadError::Read(describe(error))),
@@ -70,7 +70,8 @@ impl Shared {
             Err(_) if !confirmed => return Take::Suspicious,
             Err(error) => return self.fail(path, LoadError::Parse(error)),
         };
-        let may_be_half = !content.bytes().ends_with(b"\n") || self.ring.load().has_key_that_lacks_in(&ring);
+        let may_be_half =
+            !content.bytes().ends_with(b"\n") || self.ring.load().has_key_that_lacks_in(&ring);
         if may_be_half && !confirmed {
             return Take::Suspicious;
         }
@@ -205,7 +206,9 @@ mod tests {
     fn a_missing_file_means_no_key_until_it_is_there() {
         let setup = setup(None);
         assert_eq!(setup.names(), "");
-        assert!(matches!(setup.status().error, Some((_, LoadError::Read(why))) if why.starts_with("no such file")));
+        assert!(
+            matches!(setup.status().error, Some((_, LoadError::Read(why))) if why.starts_with("no such file"))
+        );
         setup.write(A);
         setup.until("a new file", |setup| setup.names() == "a");
         assert!(setup.status().error.is_none());

@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_replaced_ring_is_in_force_for_who_looks_next() {
-        let ring = |name| Keyring::single(Key::plain(name, "sdf34tGdfgGDG345g3y0045TYG23te37").unwrap());
+        let ring =
+            |name| Keyring::single(Key::plain(name, "sdf34tGdfgGDG345g3y0045TYG23te37").unwrap());
         let store = KeyStore::fixed(ring("old"));
         let other = store.clone();
         let begun = store.load();

@@ -80,7 +80,7 @@ impl std::error::Error for LoadError {
 /// What the store remembers beside its ring.
 #[derive(Default)]
 pub(super) struct Record {
-    pub(super) path: Option<PathBuf>,
+    path: Option<PathBuf>,
     loaded_at: Option<Timestamp>,
     file: Option<File>,
     loads: u64,
@@ -97,6 +97,11 @@ pub(super) struct File {
 }
 
 impl Record {
+    #[cfg(feature = "watch")]
+    pub(super) fn of(path: PathBuf) -> Self {
+        Self { path: Some(path), ..Self::default() }
+    }
+
     pub(super) fn loaded(now: Timestamp) -> Self {
         let mut record = Self::default();
         record.load(now, None);
@@ -143,9 +148,9 @@ impl Record {
         KeyStoreStatus {
             path: self.path.clone(),
             loaded_at: self.loaded_at,
-            digest: self.file.map(|file| {
-                file.digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
-            }),
+            digest: self
+                .file
+                .map(|file| file.digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()),
             keys: ring
                 .keys()
                 .map(|key| KeyStatus {
