@@ -2,4 +2,6 @@
 
 pub mod outcome;
 pub mod provider;
+#[cfg(feature = "sidecar")]
+pub mod proxy;
 pub mod time;
