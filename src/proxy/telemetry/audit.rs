@@ -19,7 +19,7 @@ pub const AUDIT_TARGET: &str = "hookgate::audit";
 /// What an audit record says of one request.
 ///
 /// The message is always the same; the data is in fields, and a field without a value is not
-/// printed. Texts of the sender are shown by [`printable`](super::printable).
+/// printed. Texts of the sender are shown by [`printable`].
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
     /// Our own id of the request. `request.id`
