@@ -21,3 +21,6 @@ pub mod keystore;
 pub mod switch;
 
 pub mod gate;
+
+#[cfg(feature = "sidecar")]
+pub mod proxy;
