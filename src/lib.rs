@@ -2,4 +2,5 @@
 
 pub mod outcome;
 pub mod provider;
+pub mod source;
 pub mod time;
