@@ -2,5 +2,7 @@
 
 pub mod outcome;
 pub mod provider;
+#[cfg(feature = "sidecar")]
+pub mod proxy;
 pub mod source;
 pub mod time;

@@ -1,0 +1,3 @@
+//! The sidecar: the gate as a reverse proxy.
+
+pub mod limit;
