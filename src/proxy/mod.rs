@@ -1,3 +1,5 @@
 //! The sidecar: the gate as a reverse proxy.
 
+pub mod head;
 pub mod limit;
+pub mod unread;
