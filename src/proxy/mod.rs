@@ -2,4 +2,5 @@
 
 pub mod head;
 pub mod limit;
+pub mod tls;
 pub mod unread;
