@@ -288,6 +288,24 @@ mod tests {
         assert_eq!(state.on_read(now + ms(250), Next::Read, &seen(2)), Some(false));
     }
 
+    #[test]
+    fn after_any_sign_in_the_stamp_each_look_reads_for_a_while() {
+        let start = Instant::now();
+        let mut state = settled(start);
+        let now = start + Duration::from_secs(11);
+        assert_eq!(state.on_look(now, 0), Next::Nothing);
+        assert_eq!(state.on_look(now, 1), Next::Nothing);
+        assert_eq!(state.on_look(now + ms(250), 1), Next::Read);
+        // It was only touched, but what follows within the same tick would look the same.
+        assert_eq!(state.on_read(now + ms(250), Next::Read, &seen(0)), None);
+        for second in [1, 2] {
+            let look = now + Duration::from_secs(second);
+            assert_eq!(state.on_look(look, 1), Next::ReadUnprompted);
+            assert_eq!(state.on_read(look, Next::ReadUnprompted, &seen(0)), None);
+        }
+        assert_eq!(state.on_look(now + Duration::from_secs(3), 1), Next::Nothing);
+    }
+
     /// One change in the simulated life of a file.
     #[derive(Clone, Debug)]
     struct Change {
