@@ -642,17 +642,20 @@ fn a_reader_may_own_the_last_handle() {
         }
     }
     /// Dropped in the order of its fields.
-    struct Owner(Watcher, Witness);
+    struct Owner {
+        watcher: Watcher,
+        _witness: Witness,
+    }
     impl Owner {
         fn take(&self) -> Take {
-            assert!(self.0.is_polling());
+            assert!(self.watcher.is_polling());
             Take::Refused
         }
     }
     let dir = tempfile::tempdir().unwrap();
     let watcher = Way::Looks.watcher();
     let (sender, dropped) = mpsc::channel();
-    let owner = Owner(watcher.clone(), Witness(sender));
+    let owner = Owner { watcher: watcher.clone(), _witness: Witness(sender) };
     let guard = watcher.watch(dir.path().join("keys"), MAX, None, move |_| owner.take());
     drop(watcher);
     drop(guard);
