@@ -214,7 +214,10 @@ where
                 }
             }
         }
-        // A sender of empty frames must not keep the others waiting.
+        // A sender of empty frames must neither keep the others waiting nor outlast the deadline.
+        if let Poll::Ready(Err(rejection)) = self.poll_time(cx) {
+            return Poll::Ready(Err(rejection));
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
