@@ -10,6 +10,8 @@ pub mod time;
 
 pub mod key;
 
+#[cfg(feature = "event")]
+pub mod event;
 pub mod scheme;
 
 pub mod clock;
@@ -21,3 +23,6 @@ pub mod keystore;
 pub mod switch;
 
 pub mod gate;
+
+#[cfg(feature = "sidecar")]
+pub mod proxy;

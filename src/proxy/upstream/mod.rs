@@ -1,0 +1,45 @@
+//! The service behind the gate, and how a delivery is sent to it.
+//!
+//! # The request is made anew
+//!
+//! Nothing of a request that came in reaches upstream by itself. [`rebuild_headers`] takes over
+//! what an allow-list names, [`Forwarding`] and [`Stamp`] say who came and what the gate found, and
+//! [`Upstream::send`] then
+//!
+//! 1. joins the path below the URL's own, and refuses one that would leave it,
+//! 2. drops whatever frames a message or shows a credential, whoever put it into the map,
+//! 3. sets method (`POST`), version (HTTP/1.1), `Host` and `Content-Length`.
+//!
+//! # One call
+//!
+//! The whole call has one time limit: connecting, the second attempt, and the answer to its last
+//! byte. A connection that dies *before the answer's head* is tried once more at once, on a new
+//! connection: with keep-alive, upstream may close just when we send, and then nobody has read the
+//! request. It may also have been read, so upstream must bear to see a delivery twice, as it must
+//! anyway: hosts and the spool repeat as well (`hookgate-delivery` is the same). After the head,
+//! and where no connection came about, nothing is tried again here.
+//!
+//! # The answer
+//!
+//! Redirects are not followed. Of the headers, only the content type is kept: a `Location` can hold
+//! upstream's key, a `Set-Cookie` a session.
+//!
+//! - An answer that breaks off is a failure, also behind a 2xx: a service that dies while it answers
+//!   may not have done the work.
+//! - An answer that is larger than [`MAX_ANSWER`] counts by its status, and its body is left out
+//!   whole; the rest is not read, and the connection not used again. Half a document would be worse
+//!   than none, and a failure would send again what upstream has accepted.
+
+mod client;
+mod config;
+mod failure;
+mod header;
+#[cfg(test)]
+mod tests;
+
+pub use self::client::{MAX_ANSWER, Upstream, UpstreamAnswer, UpstreamRequest};
+pub use self::config::{UpstreamConfig, UpstreamConfigError};
+pub use self::failure::{FailureKind, UpstreamFailure};
+pub use self::header::{
+    ForwardHeaders, ForwardHeadersError, Forwarding, Stamp, is_signature, rebuild_headers,
+};
