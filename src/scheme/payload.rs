@@ -141,7 +141,7 @@ mod tests {
         }
         assert_eq!(
             post("application/x-www-form-urlencoded", "{}"),
-            Err(PayloadError::Form(FormError::Missing))
+            Err(PayloadError::Form(FormError::Json))
         );
         assert_eq!(
             read(Method::GET, "/", &[], "payload=x"),
