@@ -54,7 +54,11 @@ pub(super) fn admit(
         return Err(Rejection::disabled(config.disabled_status));
     }
     // 4. The declared length.
-    let limit = if scheme::is_form(&parts.headers) {
+    let is_get = parts.method == Method::GET;
+    let limit = if is_get {
+        // Its payload is in the query; a body beside it would go on unverified.
+        0
+    } else if scheme::is_form(&parts.headers) {
         config.max_body.saturating_mul(3)
     } else {
         config.max_body
@@ -64,6 +68,9 @@ pub(super) fn admit(
     }
     // 5. The shape of the credentials, and tokens.
     let provider = config.schemes.detect(&parts.headers, config.providers);
+    if is_get && !provider.is_some_and(sends_get) {
+        return Err(Rejection::method(config.allow).provider(provider));
+    }
     let head = Head::from(&*parts);
     let proof = match provider.and_then(|provider| config.schemes.get(provider)) {
         Some(scheme) => scheme.begin(head, keys, now),
@@ -258,6 +265,12 @@ fn take_url_key(config: &Config, uri: &mut Uri) -> Result<Option<String>, Reject
     pieces.path_and_query = Some(kept);
     *uri = Uri::from_parts(pieces).map_err(|_| not_found())?;
     Ok(Some(segment))
+}
+
+/// Who can be told to send a GET with the payload in its query. All others sign a body if anything,
+/// so a GET in their name is made from what somebody saw.
+fn sends_get(provider: Provider) -> bool {
+    matches!(provider, Provider::Gitea | Provider::Forgejo)
 }
 
 fn claims_ping(provider: Option<Provider>, headers: &HeaderMap) -> bool {
