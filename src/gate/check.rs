@@ -255,6 +255,7 @@ fn take_url_key(config: &Config, uri: &mut Uri) -> Result<Option<String>, Reject
     if config.url_key == UrlKey::Refuse {
         return Err(not_found());
     }
+    let path = if path.is_empty() { "/" } else { path };
     let kept = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(path),
