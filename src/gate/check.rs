@@ -154,17 +154,22 @@ pub(super) fn judge(
     conclude(config, &parts.headers, provider, &payload, &held, delivery)
 }
 
-/// Who sends such a body, if it is one that says so.
-#[cfg(feature = "event")]
+/// Who sends such a body, if it is one that says so; else the generic provider, which is what a hook
+/// describes and so is there only where one did.
 fn detect_in_body(config: &Config, payload: &[u8]) -> Option<Provider> {
     let taken = |provider: &Provider| config.providers.contains(*provider);
-    // The generic provider is what a hook describes, so it is there only where one did.
     let generic = config.schemes.get(Provider::Generic).map(|_| Provider::Generic);
-    event::detect_in_body(payload).filter(taken).or_else(|| generic.filter(taken))
+    told_by_body(payload).filter(taken).or_else(|| generic.filter(taken))
 }
 
+#[cfg(feature = "event")]
+fn told_by_body(payload: &[u8]) -> Option<Provider> {
+    event::detect_in_body(payload)
+}
+
+/// Only a parser can tell.
 #[cfg(not(feature = "event"))]
-fn detect_in_body(_: &Config, _: &[u8]) -> Option<Provider> {
+fn told_by_body(_: &[u8]) -> Option<Provider> {
     None
 }
 
@@ -202,7 +207,7 @@ fn conclude(
 }
 
 /// 5. A key that is bound to repositories vouches for nothing: without parsers nobody can say which
-/// repository this is.
+///    repository this is.
 #[cfg(not(feature = "event"))]
 fn conclude(
     _: &Config,
