@@ -9,6 +9,8 @@ mod indexer;
 mod sample;
 mod wire;
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 pub(crate) use answer::{Answer, ask};
@@ -48,3 +50,16 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
+
+/// A look at what a future gives without waiting.
+pub(crate) trait NowOrNever: Future + Sized {
+    /// What it gives at its first poll; it is dropped after that.
+    fn now_or_never(self) -> Option<Self::Output> {
+        match pin!(self).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+}
+
+impl<F: Future> NowOrNever for F {}
