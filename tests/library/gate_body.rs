@@ -59,7 +59,7 @@ impl Site {
     }
 
     async fn client(&self) -> Client {
-        Client::connect(&self.server).await
+        Client::to(self.server.address).await
     }
 
     /// That no future is left, that it took no busy loop to get there, and that nothing is held.

@@ -2,6 +2,7 @@
 
 mod gate_body;
 mod gate_credentials;
+mod gate_service;
 
 #[path = "../support/mod.rs"]
 mod support;

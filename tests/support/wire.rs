@@ -71,8 +71,8 @@ pub(crate) struct Reply {
 }
 
 impl Client {
-    pub(crate) async fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.address).await.unwrap();
+    pub(crate) async fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
         // What is sent apart should arrive apart.
         stream.set_nodelay(true).unwrap();
         Self(stream)
