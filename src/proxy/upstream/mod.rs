@@ -34,6 +34,7 @@ mod client;
 mod config;
 mod failure;
 mod header;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -42,4 +43,8 @@ pub use self::config::{UpstreamConfig, UpstreamConfigError};
 pub use self::failure::{FailureKind, UpstreamFailure};
 pub use self::header::{
     ForwardHeaders, ForwardHeadersError, Forwarding, Stamp, is_signature, rebuild_headers,
+};
+pub use self::template::{
+    MAX_PATH, MAX_TEMPLATE, PathTemplate, RenderError, RenderedPath, TemplateError,
+    TemplateErrorKind, Values, Variable,
 };
