@@ -7,8 +7,9 @@
 //! 1. [`rebuild_headers`] takes over what an allow-list names,
 //! 2. [`UpstreamBody`] decides the body, and its [`Content`] removes the headers that no longer fit,
 //! 3. [`Forwarding`] and [`Stamp`] say who came and what the gate found,
-//! 4. [`PathTemplate`] makes the path, and
-//! 5. [`Upstream::send`] joins the path below the URL's own and refuses one that would leave it, drops
+//! 4. [`PathTemplate`] makes the path,
+//! 5. [`sign`] signs what will be sent, and
+//! 6. [`Upstream::send`] joins the path below the URL's own and refuses one that would leave it, drops
 //!    whatever frames a message or shows a credential, whoever put it into the map, and sets method
 //!    (`POST`), version (HTTP/1.1), `Host` and `Content-Length`.
 //!
@@ -37,6 +38,7 @@ mod client;
 mod config;
 mod failure;
 mod header;
+mod sign;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ pub use self::failure::{FailureKind, UpstreamFailure};
 pub use self::header::{
     ForwardHeaders, ForwardHeadersError, Forwarding, Stamp, is_signature, rebuild_headers,
 };
+pub use self::sign::{SigningError, sign};
 pub use self::template::{
     MAX_PATH, MAX_TEMPLATE, PathTemplate, RenderError, RenderedPath, TemplateError,
     TemplateErrorKind, Values, Variable,
