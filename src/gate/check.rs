@@ -33,6 +33,18 @@ pub(super) struct Admission {
     pub(super) limit: u64,
 }
 
+impl Admission {
+    /// What a body is that turns out to be larger than the limit: too large, or no ping of one who can
+    /// only ping.
+    pub(super) fn beyond_limit(&self) -> Rejection {
+        if self.url_key.is_none() && self.token.is_none() && self.pending.is_none() {
+            Rejection::from(Refusal::Missing)
+        } else {
+            too_large()
+        }
+    }
+}
+
 /// The steps that need no body. Nothing is stored or computed by what the head claims.
 ///
 /// `declared` is the length that the body claims to have, or the least that it will have.
@@ -243,7 +255,7 @@ pub(super) fn pass(parts: &Parts, admission: Admission) -> Result<Delivery, Reje
     }
 }
 
-pub(super) fn too_large() -> Rejection {
+fn too_large() -> Rejection {
     Rejection::new(Outcome::TooLarge, "body larger than the limit")
 }
 

@@ -271,12 +271,12 @@ fn take(
     }
     let len = collected.len() + data.len();
     if len as u64 > head.admission.limit {
-        return Err(check::too_large());
+        return Err(head.admission.beyond_limit());
     }
     // Also what the body says by now is still to come: it may have said less before.
     let total = rest.map(|rest| rest.saturating_add(len as u64));
     if total.is_some_and(|total| total > head.admission.limit) {
-        return Err(check::too_large());
+        return Err(head.admission.beyond_limit());
     }
     let total = total.and_then(|total| usize::try_from(total).ok());
     let needed = collected.capacity_for(len, total);
