@@ -2,4 +2,5 @@
 
 pub mod outcome;
 pub mod provider;
+pub mod repository;
 pub mod time;
