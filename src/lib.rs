@@ -4,3 +4,6 @@ pub mod outcome;
 pub mod provider;
 pub mod repository;
 pub mod time;
+
+#[cfg(feature = "event")]
+pub mod event;
