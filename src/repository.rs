@@ -20,11 +20,11 @@
 //!    tells one web service on a host from another. The port of SSH, git or svn only says where a
 //!    daemon listens; Bitbucket Server's 7999, Gitea's 2222 and Gerrit's 29418 lead to the same
 //!    repository as `https://` on that host. So a service whose *web* port is unusual has two keys,
-//!    `git.example.com:3000/acme/widget` and, over SSH, `git.example.com/acme/widget`; the parsers of
-//!    events prefer the first, and for bound keys the second counts as the first beside it.
+//!    `git.example.com:3000/acme/widget` and, over SSH, `git.example.com/acme/widget`; the parsers
+//!    of events prefer the first, and for bound keys the second counts as the first beside it.
 //! 5. Percent-encoding is made uniform: what need not be encoded is decoded, everything else is
-//!    encoded once, in upper case. So a key is ASCII without white space, comma, `*`, `!` or `?`. An
-//!    encoded slash, a control character, `.` and `..` are errors.
+//!    encoded once, in upper case. So a key is ASCII without white space, comma, `*`, `!` or `?`.
+//!    An encoded slash, a control character, `.` and `..` are errors.
 //! 6. Empty segments and a trailing slash go, and so does `.git` at the end.
 //! 7. The path keeps its case, unless the host is known not to care: github.com, gitlab.com,
 //!    bitbucket.org and Azure DevOps Services have theirs in lower case.
@@ -32,13 +32,13 @@
 //!    `dev.azure.com/…/_git/…`, `ssh.dev.azure.com:v3/…`, `*.visualstudio.com` and
 //!    `vs-ssh.visualstudio.com:v3/…`. An address without a project means the project of the
 //!    repository's name.
-//! 9. Bitbucket Server has `/scm/` before project and repository on the web and not over SSH. It goes
-//!    where the path of a web address is exactly `scm/project/repository`. (A delivery that comes
-//!    from Bitbucket Server loses it below a context path too, and one from another host keeps
-//!    it: a group of GitLab may be called `scm`.)
+//! 9. Bitbucket Server has `/scm/` before project and repository on the web and not over SSH. It
+//!    goes where the path of a web address is exactly `scm/project/repository`. (A delivery that
+//!    comes from Bitbucket Server loses it below a context path too, and one from another host
+//!    keeps it: a group of GitLab may be called `scm`.)
 //!
-//! Sources: [git-clone, "GIT URLS"](https://git-scm.com/docs/git-clone#_git_urls),
-//! [RFC 3986, section 2](https://www.rfc-editor.org/rfc/rfc3986#section-2), and the hosts' own pages.
+//! Sources: [git-clone, "GIT URLS"](https://git-scm.com/docs/git-clone#_git_urls), [RFC 3986,
+//! section 2](https://www.rfc-editor.org/rfc/rfc3986#section-2), and the hosts' own pages.
 
 mod pattern;
 
@@ -341,12 +341,13 @@ fn find(text: &str, byte: u8) -> Option<usize> {
     text.bytes().position(|b| b == byte)
 }
 
-/// Nowhere in an address: a control character, or the backslash, which browsers' rules read as a slash
-/// and git's do not.
+/// Nowhere in an address: a control character, or the backslash, which browsers' rules read as a
+/// slash and git's do not.
 const FORBIDDEN: u8 = 1;
 /// Not in a URL's address of a repository.
 const QUERY: u8 = 2;
-/// Not in a key as it is. What is, is unreserved, or harmless both in a URL and in a list of patterns.
+/// Not in a key as it is. What is, is unreserved, or harmless both in a URL and in a list of
+/// patterns.
 const CODED: u8 = 4;
 
 /// The classes of each byte.

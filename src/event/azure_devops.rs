@@ -1,7 +1,7 @@
 //! Azure DevOps Services and Server.
 //!
-//! The body names the event, in `eventType`. *Test* on the page of a subscription sends a sample about a
-//! repository that does not exist, with a `subscriptionId` of zeros. The address stands in
+//! The body names the event, in `eventType`. *Test* on the page of a subscription sends a sample
+//! about a repository that does not exist, with a `subscriptionId` of zeros. The address stands in
 //! `resource.repository.remoteUrl`, if the subscription sends all resource details.
 //!
 //! Source: MicrosoftDocs/azure-devops-docs, `docs/service-hooks/events.md`.

@@ -1,28 +1,31 @@
 //! Whether a key that is bound to some repositories may vouch for a delivery.
 //!
-//! A bound key vouches for its repositories only, but whoever holds it writes the whole body, and the
-//! service behind the gate may look at another field of it than the gate does. So *every* place is read in
-//! which some service looks for the repository, whatever host the delivery claims to be of, and each
-//! address there must be within the binding:
+//! A bound key vouches for its repositories only, but whoever holds it writes the whole body, and
+//! the service behind the gate may look at another field of it than the gate does. So *every* place
+//! is read in which some service looks for the repository, whatever host the delivery claims to be
+//! of, and each address there must be within the binding:
 //!
 //! 1. The objects `repository`, `project` and `repo` of the body, `resource.repository` (Azure),
-//!    `pullRequest.toRef.repository` (Bitbucket Server), `pullrequest.destination.repository` (Bitbucket Cloud),
-//!    `pull_request.base.repo` (GitHub), `object_attributes.target` (GitLab), `target_repo` (Gitee), and all of these
-//!    in `data`; in them every field that hosts put an address into, and `links`.
-//! 2. `origin` and the fields for addresses at the top, and `repository`, `project` or `repo` where they are a text.
+//!    `pullRequest.toRef.repository` (Bitbucket Server), `pullrequest.destination.repository`
+//!    (Bitbucket Cloud), `pull_request.base.repo` (GitHub), `object_attributes.target` (GitLab),
+//!    `target_repo` (Gitee), and all of these in `data`; in them every field that hosts put an
+//!    address into, and `links`.
+//! 2. `origin` and the fields for addresses at the top, and `repository`, `project` or `repo` where
+//!    they are a text.
 //! 3. Gerrit's projects, at `X-Origin-Url`.
-//! 4. Names (`full_name`, `path_with_namespace`; Bitbucket Server's project and slug), taken for repositories at each
-//!    host of the addresses beside them.
+//! 4. Names (`full_name`, `path_with_namespace`; Bitbucket Server's project and slug), taken for
+//!    repositories at each host of the addresses beside them.
 //!
-//! An address over SSH beside one of the web with an unusual port, on the same host and of the same path, counts as
-//! the latter: a binding to `git.example.com:3000/acme/*` is meant for both.
+//! An address over SSH beside one of the web with an unusual port, on the same host and of the same
+//! path, counts as the latter: a binding to `git.example.com:3000/acme/*` is meant for both.
 //!
-//! Addresses of a host's API are taken for the repository that they name. Azure's name none, only an
-//! organisation, which must be that of an address beside it. `homepage` is GitLab's address of the repository and
-//! GitHub's of some web site; it counts if it has at least the two segments that the former has.
+//! Addresses of a host's API are taken for the repository that they name. Azure's name none, only
+//! an organisation, which must be that of an address beside it. `homepage` is GitLab's address of
+//! the repository and GitHub's of some web site; it counts if it has at least the two segments that
+//! the former has.
 //!
-//! Names of fields are compared as Go does, without case, and a field that stands twice is read twice. What
-//! stands at such a place and cannot be read is an error, and so not within.
+//! Names of fields are compared as Go does, without case, and a field that stands twice is read
+//! twice. What stands at such a place and cannot be read is an error, and so not within.
 
 use std::borrow::Cow;
 
@@ -34,8 +37,8 @@ use super::{Event, EventError, Kind, gerrit};
 use crate::provider::Provider;
 use crate::repository::{Layout, Patterns, RepositoryUrl};
 
-/// Whether a key that is bound to `binding` may vouch for a delivery, of which `event` was read: all
-/// addresses are within the binding. Without any, only a ping is.
+/// Whether a key that is bound to `binding` may vouch for a delivery, of which `event` was read:
+/// all addresses are within the binding. Without any, only a ping is.
 ///
 /// Costs a second pass over the payload, so it is to be asked only for bound keys.
 pub fn is_within(
@@ -53,12 +56,13 @@ pub fn is_within(
         .is_ok_and(|addresses| addresses.iter().all(|address| binding.matches(address)))
 }
 
-/// Every repository that a delivery names, at any place where a service could look for it. Some come
-/// several times.
+/// Every repository that a delivery names, at any place where a service could look for it. Some
+/// come several times.
 ///
 /// # Errors
 ///
-/// When something stands at such a place that is no address, and when the payload is no JSON object.
+/// When something stands at such a place that is no address, and when the payload is no JSON
+/// object.
 pub fn addresses(
     provider: Provider,
     headers: &HeaderMap,
@@ -259,8 +263,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Gives the addresses that are not the web's the port of one that is, if that is all by which they differ;
-    /// over those that were found from `first` on.
+    /// Gives the addresses that are not the web's the port of one that is, if that is all by which
+    /// they differ; over those that were found from `first` on.
     fn unite(&mut self, first: usize) {
         let (web, mut others): (Vec<Found>, Vec<Found>) =
             self.found.drain(first..).partition(|found| found.is_web);
@@ -275,7 +279,8 @@ impl Walk<'_> {
         self.found.extend(web.into_iter().chain(others));
     }
 
-    /// `links.clone[].href`, `links.html.href` and `links.self`, which is a list on some hosts and not on others.
+    /// `links.clone[].href`, `links.html.href` and `links.self`, which is a list on some hosts and
+    /// not on others.
     fn links(&mut self, reader: &mut Reader<'_>) -> Result<(), EventError> {
         if !matches!(reader.shape(), Shape::Object | Shape::Null) {
             return Err(EventError::Malformed { field: "links" });
@@ -372,8 +377,8 @@ fn read(address: &str, layout: Layout, field: &'static str) -> Result<Repository
     RepositoryUrl::parse_as(address, layout).map_err(|_| EventError::Malformed { field })
 }
 
-/// The name of a field without case, by the rules of Go's encoding/json: the long s and the Kelvin sign
-/// count as s and k.
+/// The name of a field without case, by the rules of Go's encoding/json: the long s and the Kelvin
+/// sign count as s and k.
 fn fold(name: Cow<'_, str>) -> Cow<'_, str> {
     if name.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         return name;

@@ -1,8 +1,8 @@
 //! Bitbucket Cloud.
 //!
-//! `X-Event-Key` names the event. A push lists its changes in `push.changes`, each with an `old` and a
-//! `new` that are null where there is none; the list may be empty. Bodies hold no addresses to clone
-//! from, so they are made of `repository.full_name`.
+//! `X-Event-Key` names the event. A push lists its changes in `push.changes`, each with an `old`
+//! and a `new` that are null where there is none; the list may be empty. Bodies hold no addresses
+//! to clone from, so they are made of `repository.full_name`.
 //!
 //! Source: support.atlassian.com/bitbucket-cloud, "Event payloads".
 

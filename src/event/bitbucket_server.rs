@@ -1,10 +1,10 @@
 //! Bitbucket Server and Data Center.
 //!
-//! `X-Event-Key` names the event, and so does the body's `eventKey`, which has the first word since it is
-//! signed. A push lists its `changes`; a mirror's (`mirror:repo_synchronized`) may say `refLimitExceeded`
-//! and list none, which is a push all the same. The addresses to clone from stand in
-//! `repository.links.clone`; older servers send none, and then a web address is made of the page of
-//! the repository, its project's key and its slug, where there is a page.
+//! `X-Event-Key` names the event, and so does the body's `eventKey`, which has the first word since
+//! it is signed. A push lists its `changes`; a mirror's (`mirror:repo_synchronized`) may say
+//! `refLimitExceeded` and list none, which is a push all the same. The addresses to clone from
+//! stand in `repository.links.clone`; older servers send none, and then a web address is made of
+//! the page of the repository, its project's key and its slug, where there is a page.
 //!
 //! Source: confluence.atlassian.com/bitbucketserver, "Event payload".
 

@@ -8,11 +8,11 @@ use crate::provider::Provider;
 
 /// The payload with the secrets in it made empty.
 ///
-/// These are, at the top of the body and nowhere else, Gitee's `password` and `sign` and the `secret` of old
-/// versions of Gitea, Forgejo and Gogs, in whatever spelling of escapes. Their values become `""`; every
-/// other byte stays as it is. Where there is none, nothing is copied; the cost is then that of one pass
-/// over the payload, and nothing for other providers. What follows a place that is not JSON stays as
-/// it is.
+/// These are, at the top of the body and nowhere else, Gitee's `password` and `sign` and the
+/// `secret` of old versions of Gitea, Forgejo and Gogs, in whatever spelling of escapes. Their
+/// values become `""`; every other byte stays as it is. Where there is none, nothing is copied; the
+/// cost is then that of one pass over the payload, and nothing for other providers. What follows a
+/// place that is not JSON stays as it is.
 pub fn blank_secrets(provider: Provider, payload: &[u8]) -> Cow<'_, [u8]> {
     let names: &[&str] = match provider {
         Provider::Gitee => &["password", "sign"],

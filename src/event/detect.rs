@@ -25,8 +25,9 @@ keys! {
     }
 }
 
-/// The provider that a body shows: Azure DevOps by `eventType` and `publisherId` or `resource`, a manual
-/// trigger by `origin` or by a `repository` with one of the addresses that Git Integration for Jira reads.
+/// The provider that a body shows: Azure DevOps by `eventType` and `publisherId` or `resource`, a
+/// manual trigger by `origin` or by a `repository` with one of the addresses that Git Integration
+/// for Jira reads.
 ///
 /// To be asked only after a credential held. What is no JSON object shows nothing.
 pub fn detect_in_body(payload: &[u8]) -> Option<Provider> {

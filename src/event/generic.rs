@@ -1,12 +1,13 @@
 //! Senders that no host's rules describe: they are asked for what hosts commonly send.
 //!
-//! The name of the event stands in the header that the hook's configuration names. Where it names none, the
-//! body is asked (`type`, `event`, `event_name`, `object_kind`), and a body that does not say is a push: a
-//! hook without a name for events has only one.
+//! The name of the event stands in the header that the hook's configuration names. Where it names
+//! none, the body is asked (`type`, `event`, `event_name`, `object_kind`), and a body that does not
+//! say is a push: a hook without a name for events has only one.
 //!
-//! The repository stands in `repository`, `project` or `repo`, as an object in the shape of GitHub, GitLab
-//! or Gitea, or as the address itself; else in `origin`, `clone_url`, `git_http_url`, `ssh_url`, `git_ssh_url` or
-//! `git_url` of the body. All of this may also stand in `data`, where Standard Webhooks have it.
+//! The repository stands in `repository`, `project` or `repo`, as an object in the shape of GitHub,
+//! GitLab or Gitea, or as the address itself; else in `origin`, `clone_url`, `git_http_url`,
+//! `ssh_url`, `git_ssh_url` or `git_url` of the body. All of this may also stand in `data`, where
+//! Standard Webhooks have it.
 
 use std::borrow::Cow;
 
@@ -189,8 +190,8 @@ fn read_repository<'a>(
     Ok(RepositoryFields::read(reader, at)?.into_repository(Layout::Unknown))
 }
 
-/// A repository of which there is only one address, or what stands in its place: an upstream may know
-/// it by any text.
+/// A repository of which there is only one address, or what stands in its place: an upstream may
+/// know it by any text.
 fn by_address<'a>(address: Cow<'a, str>) -> Option<Repository<'a>> {
     let key = RepositoryUrl::parse(&address).ok();
     let name = match &key {

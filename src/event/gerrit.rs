@@ -1,10 +1,11 @@
 //! Gerrit with its `webhooks` plugin.
 //!
-//! The body names the event, in `type`, and knows a project only by its name; the server's address comes
-//! in the header `X-Origin-Url`. `ref-updated` also comes for `refs/changes/…` and `refs/meta/…`, which are
-//! no branch or tag.
+//! The body names the event, in `type`, and knows a project only by its name; the server's address
+//! comes in the header `X-Origin-Url`. `ref-updated` also comes for `refs/changes/…` and
+//! `refs/meta/…`, which are no branch or tag.
 //!
-//! Sources: gerrit `Documentation/cmd-stream-events.txt` and `json.txt`; plugins/webhooks `HttpSession.java`.
+//! Sources: gerrit `Documentation/cmd-stream-events.txt` and `json.txt`; plugins/webhooks
+//! `HttpSession.java`.
 
 use std::borrow::Cow;
 

@@ -2,9 +2,10 @@
 //!
 //! - `push` with `before == after`, or with both zeros in an empty repository, is the test that the
 //!   hook's page sends.
-//! - `create` and `delete` have `ref_type` and a short `ref` (Forgejo's own hooks a full one), and `create`
-//!   the object's id in `sha`. Gogs tells of tags and of deletions only by them, Gitea and Forgejo of
-//!   deleted branches; a new tag or branch of theirs comes as `create` *and* `push`, which is harmless.
+//! - `create` and `delete` have `ref_type` and a short `ref` (Forgejo's own hooks a full one), and
+//!   `create` the object's id in `sha`. Gogs tells of tags and of deletions only by them, Gitea and
+//!   Forgejo of deleted branches; a new tag or branch of theirs comes as `create` *and* `push`,
+//!   which is harmless.
 //!
 //! Sources: go-gitea/gitea `modules/structs/hook.go` and `services/webhook`; gogs/gogs
 //! `internal/database/actions.go`.

@@ -1,8 +1,8 @@
 //! Gitee.
 //!
-//! `X-Gitee-Event` names the event as GitLab does, the body's `hook_name` in Gitee's own way; the body has the
-//! first word. The repository stands in `project` and, again, in `repository`. `X-Gitee-Ping: true` is a
-//! test.
+//! `X-Gitee-Event` names the event as GitLab does, the body's `hook_name` in Gitee's own way; the
+//! body has the first word. The repository stands in `project` and, again, in `repository`.
+//! `X-Gitee-Ping: true` is a test.
 //!
 //! Source: help.gitee.com, "WebHook push data format".
 

@@ -1,8 +1,8 @@
 //! GitLab: project, group and system hooks.
 //!
-//! The body says what it is, in `object_kind` and, for system hooks (whose `X-Gitlab-Event` is always
-//! `System Hook`), in `event_name`; so it has the first word and the header the last, for hooks whose
-//! body is made by a template. There are no flags for created and deleted, only zeros.
+//! The body says what it is, in `object_kind` and, for system hooks (whose `X-Gitlab-Event` is
+//! always `System Hook`), in `event_name`; so it has the first word and the header the last, for
+//! hooks whose body is made by a template. There are no flags for created and deleted, only zeros.
 //! `repository_update` of a system hook comes once per push, with all refs in `changes`, and has no
 //! `repository`, only `project`.
 //!

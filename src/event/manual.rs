@@ -1,12 +1,13 @@
 //! Triggers made by hand, as Git Integration for Jira documents them.
 //!
-//! `x-bbb-webhook-type: push` (in any case) with `{"origin": "…"}`, the address that the service knows the
-//! repository by; or no header at all and `{"repository": {"git_http_url": "…"}}` or another of the fields
-//! that the service matches on. Such a trigger says that something changed and not what, so it is a push of
-//! unknown refs. The origin may be any text: if it is no address, it is its own name.
+//! `x-bbb-webhook-type: push` (in any case) with `{"origin": "…"}`, the address that the service
+//! knows the repository by; or no header at all and `{"repository": {"git_http_url": "…"}}` or
+//! another of the fields that the service matches on. Such a trigger says that something changed
+//! and not what, so it is a push of unknown refs. The origin may be any text: if it is no address,
+//! it is its own name.
 //!
-//! Sources: gitkraken/git-integration-for-jira-self-managed-docs, "Adding webhooks for Gerrit" and "Creating
-//! reindex triggers for a single repository".
+//! Sources: gitkraken/git-integration-for-jira-self-managed-docs, "Adding webhooks for Gerrit" and
+//! "Creating reindex triggers for a single repository".
 
 use http::HeaderMap;
 use http::header::HeaderName;

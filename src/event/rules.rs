@@ -55,7 +55,8 @@ impl Rules {
 /// ```
 /// use hookgate::event::{Events, Kind};
 ///
-/// let events: Events = ["push", "pull_request"].iter().map(|name| name.parse::<Kind>()).collect::<Result<_, _>>()?;
+/// let events: Events = ["push", "pull_request"].iter().map(|name|
+/// name.parse::<Kind>()).collect::<Result<_, _>>()?;
 /// assert!(events.contains(Kind::PullRequest));
 /// # Ok::<(), hookgate::event::UnknownKind>(())
 /// ```

@@ -1,9 +1,9 @@
 //! Senders that follow [Standard Webhooks](https://www.standardwebhooks.com).
 //!
-//! The specification puts the name of the event into `type` and what it is about into `data`. GitLab signs
-//! by it too and names its events in `object_kind` and `event_name`. All else is as with
-//! [generic](super::generic) senders; the body has the first word, since it is signed, and the header
-//! that the configuration names the last.
+//! The specification puts the name of the event into `type` and what it is about into `data`.
+//! GitLab signs by it too and names its events in `object_kind` and `event_name`. All else is as
+//! with [generic](super::generic) senders; the body has the first word, since it is signed, and the
+//! header that the configuration names the last.
 
 use http::HeaderMap;
 

@@ -1,5 +1,5 @@
-//! What the tests of the parsers share, and what holds for all of them: a body of any shape is an event or
-//! an error.
+//! What the tests of the parsers share, and what holds for all of them: a body of any shape is an
+//! event or an error.
 
 use std::sync::LazyLock;
 
@@ -177,6 +177,18 @@ fn a_header_that_stands_twice_is_an_error() {
     for (provider, mut headers, body) in SAMPLES.iter().cloned() {
         let Some(name) = provider.event_header().map(HeaderName::from_static) else { continue };
         headers.append(name, HeaderValue::from_static("other"));
+        let body = body.to_string();
+        let error =
+            parse(provider, &headers, body.as_bytes(), &ParseOptions::default()).unwrap_err();
+        assert!(matches!(error, EventError::Malformed { .. }), "{provider}: {error}");
+    }
+}
+
+#[test]
+fn a_header_that_is_no_text_is_an_error() {
+    for (provider, mut headers, body) in SAMPLES.iter().cloned() {
+        let Some(name) = provider.event_header().map(HeaderName::from_static) else { continue };
+        headers.insert(name, HeaderValue::from_bytes(b"push\xff").unwrap());
         let body = body.to_string();
         let error =
             parse(provider, &headers, body.as_bytes(), &ParseOptions::default()).unwrap_err();

@@ -9,8 +9,8 @@
 //! everything.
 //!
 //! A pattern that could never match is refused when it is read, since a rule that silently drops
-//! every push is worse than an error: a scheme or user before the host, a host alone, `*` where `**`
-//! is meant, a short name for a ref, braces.
+//! every push is worse than an error: a scheme or user before the host, a host alone, `*` where
+//! `**` is meant, a short name for a ref, braces.
 
 use std::fmt;
 use std::net::Ipv6Addr;

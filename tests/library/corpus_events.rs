@@ -1,7 +1,7 @@
 //! What each delivery of a corpus is, by the documentation of its host.
 //!
-//! The corpus is a folder with `<host>/<event>.json` and, beside it, `<event>.headers`. It holds data of others,
-//! so it is no part of the project; `HOOKGATE_CORPUS` names it.
+//! The corpus is a folder with `<host>/<event>.json` and, beside it, `<event>.headers`. It holds
+//! data of others, so it is no part of the project; `HOOKGATE_CORPUS` names it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +11,9 @@ use hookgate::event::{Kind, ParseOptions, parse};
 use hookgate::provider::Provider;
 use http::{HeaderMap, HeaderName};
 
-/// The file; what the event is; what it is called; the key of its repository and the addresses to clone it from,
-/// `-` where there is none; and each ref with its change and the beginnings of the ids.
+/// The file; what the event is; what it is called; the key of its repository and the addresses to
+/// clone it from, `-` where there is none; and each ref with its change and the beginnings of the
+/// ids.
 type Row = (&'static str, Kind, &'static str, [&'static str; 3], &'static [&'static str]);
 
 const NONE: [&str; 3] = ["-", "-", "-"];
