@@ -146,9 +146,14 @@ impl DeliveryBuilder {
 /// What stands in a log, a header and a JSON string as it is; anything else counts as not sent.
 fn word(value: &[u8]) -> Option<String> {
     const MAX: usize = 128;
-    let plain = |byte: &u8| (b' '..=b'~').contains(byte) && !b"\"\\".contains(byte);
-    (1..=MAX).contains(&value.len()).then_some(())?;
-    value.iter().all(plain).then(|| String::from_utf8_lossy(value).into_owned())
+    // Without an early end, so that many bytes are looked at at once.
+    let plain = |so_far, &byte: &u8| {
+        so_far & (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\')
+    };
+    if !(1..=MAX).contains(&value.len()) || !value.iter().fold(true, plain) {
+        return None;
+    }
+    String::from_utf8(value.to_vec()).ok()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, Uri};
 
 use super::layer::Config;
 #[cfg(feature = "event")]
@@ -284,7 +284,7 @@ fn claims_ping(provider: Option<Provider>, headers: &HeaderMap) -> bool {
         && headers.get("x-event-key").is_some_and(|event| event == "diagnostics:ping")
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: Option<&str>) -> Option<&'a [u8]> {
+fn header<'a>(headers: &'a HeaderMap, name: Option<&HeaderName>) -> Option<&'a [u8]> {
     Some(headers.get(name?)?.as_bytes())
 }
 
