@@ -29,7 +29,7 @@ pub(super) struct Admission {
     url_key: Option<Arc<Key>>,
     token: Option<Arc<Key>>,
     pub(super) pending: Option<Pending>,
-    /// The largest body that is read.
+    /// The largest body that is read, if that is less than what [`is_too_large`] allows.
     pub(super) limit: u64,
 }
 
@@ -54,21 +54,12 @@ pub(super) fn admit(
         return Err(Rejection::disabled(config.disabled_status));
     }
     // 4. The declared length.
-    let is_get = parts.method == Method::GET;
-    let limit = if is_get {
-        // Its payload is in the query; a body beside it would go on unverified.
-        0
-    } else if scheme::is_form(&parts.headers) {
-        config.max_body.saturating_mul(3)
-    } else {
-        config.max_body
-    };
-    if declared > limit {
+    if is_too_large(config, parts, declared) {
         return Err(too_large());
     }
     // 5. The shape of the credentials, and tokens.
     let provider = config.schemes.detect(&parts.headers, config.providers);
-    if is_get && !provider.is_some_and(sends_get) {
+    if parts.method == Method::GET && !provider.is_some_and(sends_get) {
         return Err(Rejection::method(config.allow).provider(provider));
     }
     let head = Head::from(&*parts);
@@ -90,7 +81,7 @@ pub(super) fn admit(
         _ => return Err(Rejection::from(Refusal::Mismatch).provider(provider)),
     };
     // 7. Whether all this can be enough.
-    let mut limit = limit;
+    let mut limit = u64::MAX;
     if token.is_none() && url_key.is_none() && pending.is_none() {
         // The only delivery that needs no proof, since its host never gives one.
         if !claims_ping(provider, &parts.headers) || declared > scheme::MAX_PING {
@@ -241,6 +232,17 @@ pub(super) fn pass(parts: &Parts, admission: Admission) -> Result<Delivery, Reje
         Some(_) => Err(Rejection::from(Refusal::Unsigned).provider(provider)),
         None => Err(Rejection::new(Outcome::Malformed, "no provider's delivery")),
     }
+}
+
+/// Whether a body of `bytes` is more than such a request may have.
+pub(super) fn is_too_large(config: &Config, parts: &Parts, bytes: u64) -> bool {
+    if parts.method == Method::GET {
+        // Its payload is in the query; a body beside it would go on unverified.
+        return bytes > 0;
+    }
+    // Nearly all bodies are within the limit of JSON, so whether it is a form is looked at last.
+    bytes > config.max_body
+        && !(bytes <= config.max_body.saturating_mul(3) && scheme::is_form(&parts.headers))
 }
 
 pub(super) fn too_large() -> Rejection {

@@ -198,7 +198,8 @@ where
                     // Trailers are not part of what is signed, and go no further.
                     let Ok(data) = frame.into_data() else { continue };
                     let expected = this.body.size_hint().exact();
-                    if let Err(rejection) = take(head, this.collected, data, expected, cx) {
+                    let taken = take(this.config, head, this.collected, data, expected, cx);
+                    if let Err(rejection) = taken {
                         return Poll::Ready(Err(rejection));
                     }
                 }
@@ -260,6 +261,7 @@ where
 
 /// Takes in the next bytes: limit, room, hash, copy.
 fn take(
+    config: &Config,
     head: &mut Head,
     collected: &mut Collected,
     data: Bytes,
@@ -270,12 +272,10 @@ fn take(
         return Ok(());
     }
     let len = collected.len() + data.len();
-    if len as u64 > head.admission.limit {
-        return Err(check::too_large());
-    }
-    // Also what the body says by now is still to come: it may have said less before.
+    // With what the body says by now is still to come: it may have said less before.
     let total = rest.map(|rest| rest.saturating_add(len as u64));
-    if total.is_some_and(|total| total > head.admission.limit) {
+    let least = total.unwrap_or(len as u64);
+    if least > head.admission.limit || check::is_too_large(config, &head.parts, least) {
         return Err(check::too_large());
     }
     let total = total.and_then(|total| usize::try_from(total).ok());
