@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::{HeaderMap, Method, Uri};
 
 use super::layer::Config;
 #[cfg(feature = "event")]
@@ -126,11 +126,7 @@ pub(super) fn judge(
         }
     }
     let key = held.iter().flatten().next().cloned();
-    let delivery = |provider: Provider| {
-        Delivery::builder(provider, key.clone(), covers_body)
-            .event_name(header(&parts.headers, provider.event_header()))
-            .id(header(&parts.headers, provider.delivery_header()))
-    };
+    let delivery = |provider| Delivery::builder(&parts.headers, provider, key, covers_body);
     if is_ping {
         return Err(Rejection::new(Outcome::Pong, "ping")
             .delivery(delivery(Provider::BitbucketServer).build()));
@@ -141,8 +137,7 @@ pub(super) fn judge(
     let Some(provider) = provider.or_else(|| detect_in_body(config, &payload)) else {
         return Err(Rejection::new(Outcome::Malformed, "no provider's delivery"));
     };
-    let delivery = delivery(provider).payload(payload.clone());
-    conclude(config, &parts.headers, provider, &payload, &held, delivery)
+    conclude(config, &parts.headers, provider, payload, &held, delivery(provider))
 }
 
 /// Who sends such a body, if it is one that says so; else the generic provider, which is what a hook
@@ -170,24 +165,26 @@ fn conclude(
     config: &Config,
     headers: &HeaderMap,
     provider: Provider,
-    payload: &[u8],
+    payload: Bytes,
     held: &[Option<Arc<Key>>],
-    delivery: DeliveryBuilder,
+    delivery: DeliveryBuilder<'_>,
 ) -> Result<Delivery, Rejection> {
     let bindings: Vec<_> = held.iter().flatten().filter_map(|key| key.repositories()).collect();
     let Events { options, read, rules } = &config.events;
     if !read && rules.is_none() && bindings.is_empty() {
-        return Ok(delivery.build());
+        return Ok(delivery.payload(payload).build());
     }
-    let event = event::parse(provider, headers, payload, options).map_err(|error| {
+    let event = event::parse(provider, headers, &payload, options).map_err(|error| {
         Rejection::new(Outcome::Malformed, error.to_string()).provider(Some(provider))
     })?;
-    if !bindings.iter().all(|binding| event::is_within(binding, &event, provider, headers, payload))
+    if !bindings
+        .iter()
+        .all(|binding| event::is_within(binding, &event, provider, headers, &payload))
     {
         return Err(Rejection::from(Refusal::Repository).provider(Some(provider)));
     }
     let verdict = rules.as_ref().map(|rules| rules.judge(&event));
-    let delivery = delivery.event(event.into_owned()).build();
+    let delivery = delivery.event(event.into_owned()).payload(payload).build();
     match verdict {
         None | Some(Verdict::Wanted) => Ok(delivery),
         Some(Verdict::Ignored(rule)) => {
@@ -204,14 +201,14 @@ fn conclude(
     _: &Config,
     _: &HeaderMap,
     provider: Provider,
-    _: &[u8],
+    payload: Bytes,
     held: &[Option<Arc<Key>>],
-    delivery: DeliveryBuilder,
+    delivery: DeliveryBuilder<'_>,
 ) -> Result<Delivery, Rejection> {
     if held.iter().flatten().any(|key| key.repositories().is_some()) {
         return Err(Rejection::from(Refusal::Repository).provider(Some(provider)));
     }
-    Ok(delivery.build())
+    Ok(delivery.payload(payload).build())
 }
 
 /// A delivery whose body goes by unread, in `stream` mode.
@@ -224,10 +221,8 @@ pub(super) fn pass(parts: &Parts, admission: Admission) -> Result<Delivery, Reje
         || held.iter().all(Option::is_none);
     match provider {
         Some(provider) if !unread => {
-            Ok(Delivery::builder(provider, held.into_iter().flatten().next(), false)
-                .event_name(header(&parts.headers, provider.event_header()))
-                .id(header(&parts.headers, provider.delivery_header()))
-                .build())
+            let key = held.into_iter().flatten().next();
+            Ok(Delivery::builder(&parts.headers, provider, key, false).build())
         }
         Some(_) => Err(Rejection::from(Refusal::Unsigned).provider(provider)),
         None => Err(Rejection::new(Outcome::Malformed, "no provider's delivery")),
@@ -284,10 +279,6 @@ fn sends_get(provider: Provider) -> bool {
 fn claims_ping(provider: Option<Provider>, headers: &HeaderMap) -> bool {
     provider == Some(Provider::BitbucketServer)
         && headers.get("x-event-key").is_some_and(|event| event == "diagnostics:ping")
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: Option<&HeaderName>) -> Option<&'a [u8]> {
-    Some(headers.get(name?)?.as_bytes())
 }
 
 impl Config {

@@ -117,7 +117,9 @@ where
                             let mut service = service.take().expect("a body is read once");
                             // Most services are ready at once: then the request moves no more.
                             match service.poll_ready(cx) {
-                                Poll::Ready(Ok(())) => State::Call { future: service.call(request) },
+                                Poll::Ready(Ok(())) => {
+                                    State::Call { future: service.call(request) }
+                                }
                                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                                 Poll::Pending => {
                                     state.set(State::Ready { service, request: Some(request) });
