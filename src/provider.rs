@@ -140,18 +140,20 @@ impl Provider {
 
     /// The provider that a header of this name tells from others, whatever its value.
     fn told_by(header: &str) -> Option<Self> {
-        Some(match header {
-            "x-github-event" | "x-hub-signature-256" => Self::Github,
-            "x-gitlab-event" | "x-gitlab-token" => Self::Gitlab,
-            "x-hook-uuid" => Self::BitbucketCloud,
-            "x-event-key" => Self::BitbucketServer,
-            "x-gitea-event" | "x-gitea-signature" => Self::Gitea,
-            "x-forgejo-event" | "x-forgejo-signature" => Self::Forgejo,
-            "x-gogs-event" | "x-gogs-signature" => Self::Gogs,
-            "x-origin-url" => Self::Gerrit,
-            "x-gitee-event" | "x-gitee-token" => Self::Gitee,
-            "x-bbb-webhook-type" => Self::Manual,
-            "webhook-signature" => Self::StandardWebhooks,
+        let Some(name) = header.strip_prefix("x-") else {
+            return (header == "webhook-signature").then_some(Self::StandardWebhooks);
+        };
+        Some(match name {
+            "github-event" | "hub-signature-256" => Self::Github,
+            "gitlab-event" | "gitlab-token" => Self::Gitlab,
+            "hook-uuid" => Self::BitbucketCloud,
+            "event-key" => Self::BitbucketServer,
+            "gitea-event" | "gitea-signature" => Self::Gitea,
+            "forgejo-event" | "forgejo-signature" => Self::Forgejo,
+            "gogs-event" | "gogs-signature" => Self::Gogs,
+            "origin-url" => Self::Gerrit,
+            "gitee-event" | "gitee-token" => Self::Gitee,
+            "bbb-webhook-type" => Self::Manual,
             _ => return None,
         })
     }
