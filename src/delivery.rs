@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 
 #[cfg(feature = "event")]
@@ -30,22 +31,22 @@ struct Inner {
 }
 
 impl Delivery {
+    /// A delivery with these headers, of which the provider's name the event and number it.
     pub(crate) fn builder(
+        headers: &HeaderMap,
         provider: Provider,
         key: Option<Arc<Key>>,
         signed: bool,
-    ) -> DeliveryBuilder {
-        DeliveryBuilder(Inner {
+    ) -> DeliveryBuilder<'_> {
+        DeliveryBuilder {
+            headers,
             provider,
-            event_name: None,
-            id: None,
             key,
             signed,
             payload: Bytes::new(),
-            digest: OnceLock::new(),
             #[cfg(feature = "event")]
             event: None,
-        })
+        }
     }
 
     /// Whose format the delivery has.
@@ -110,45 +111,58 @@ impl fmt::Debug for Delivery {
 }
 
 /// A delivery that is not complete yet.
-pub(crate) struct DeliveryBuilder(Inner);
+pub(crate) struct DeliveryBuilder<'a> {
+    headers: &'a HeaderMap,
+    provider: Provider,
+    key: Option<Arc<Key>>,
+    signed: bool,
+    payload: Bytes,
+    #[cfg(feature = "event")]
+    event: Option<Event<'static>>,
+}
 
-impl DeliveryBuilder {
-    pub(crate) fn event_name(mut self, name: Option<&[u8]>) -> Self {
-        self.0.event_name = name.and_then(word);
-        self
-    }
-
-    pub(crate) fn id(mut self, id: Option<&[u8]>) -> Self {
-        self.0.id = id.and_then(word);
-        self
-    }
-
-    pub(crate) fn payload(mut self, payload: Bytes) -> Self {
-        self.0.payload = payload;
-        self
+impl DeliveryBuilder<'_> {
+    pub(crate) fn payload(self, payload: Bytes) -> Self {
+        Self { payload, ..self }
     }
 
     /// What the body says stands above what the headers say.
     #[cfg(feature = "event")]
-    pub(crate) fn event(mut self, event: Event<'static>) -> Self {
-        if let Some(name) = word(event.name.as_bytes()) {
-            self.0.event_name = Some(name);
-        }
-        self.0.event = Some(event);
-        self
+    pub(crate) fn event(self, event: Event<'static>) -> Self {
+        Self { event: Some(event), ..self }
     }
 
     pub(crate) fn build(self) -> Delivery {
-        Delivery(Arc::new(self.0))
+        let header = |name: Option<&HeaderName>| word(self.headers.get(name?)?.as_bytes());
+        let event_name = header(self.provider.event_header());
+        #[cfg(feature = "event")]
+        let event_name =
+            self.event.as_ref().and_then(|event| word(event.name.as_bytes())).or(event_name);
+        Delivery(Arc::new(Inner {
+            provider: self.provider,
+            event_name,
+            id: header(self.provider.delivery_header()),
+            key: self.key,
+            signed: self.signed,
+            payload: self.payload,
+            digest: OnceLock::new(),
+            #[cfg(feature = "event")]
+            event: self.event,
+        }))
     }
 }
 
 /// What stands in a log, a header and a JSON string as it is; anything else counts as not sent.
 fn word(value: &[u8]) -> Option<String> {
     const MAX: usize = 128;
-    let plain = |byte: &u8| (b' '..=b'~').contains(byte) && !b"\"\\".contains(byte);
-    (1..=MAX).contains(&value.len()).then_some(())?;
-    value.iter().all(plain).then(|| String::from_utf8_lossy(value).into_owned())
+    // Without an early end, so that many bytes are looked at at once.
+    let plain = |so_far, &byte: &u8| {
+        so_far & (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\')
+    };
+    if !(1..=MAX).contains(&value.len()) || !value.iter().fold(true, plain) {
+        return None;
+    }
+    String::from_utf8(value.to_vec()).ok()
 }
 
 #[cfg(test)]
@@ -168,11 +182,14 @@ mod tests {
 
     #[test]
     fn debug_tells_the_length_of_the_payload_and_no_more_of_it() {
-        let delivery = Delivery::builder(Provider::Gitee, None, false)
+        let headers = HeaderMap::from_iter([(
+            Provider::Gitee.event_header().unwrap().clone(),
+            "Push Hook".parse().unwrap(),
+        )]);
+        let delivery = Delivery::builder(&headers, Provider::Gitee, None, false)
             .payload(Bytes::from_static(br#"{"password":"canary"}"#))
-            .id(Some(b"7"))
-            .event_name(Some(b"Push Hook"))
             .build();
+        assert_eq!(delivery.event_name(), Some("Push Hook"));
         let debug = format!("{delivery:?}");
         assert!(!debug.contains("canary") && debug.contains("payload_len: 21"), "{debug}");
         assert_eq!(delivery.digest(), delivery.clone().digest());

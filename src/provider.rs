@@ -25,6 +25,14 @@ use std::str::FromStr;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
 
+/// A name that is made once and hashed quickly.
+macro_rules! header {
+    ($name:literal) => {{
+        static NAME: HeaderName = HeaderName::from_static($name);
+        Some(&NAME)
+    }};
+}
+
 /// A git host, or another origin of deliveries, whose format hookgate knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -97,16 +105,16 @@ impl Provider {
     /// The header that names the event, where the provider has one.
     ///
     /// Azure DevOps and Gerrit name it in the body; Standard Webhooks has no rule for it.
-    pub const fn event_header(self) -> Option<&'static str> {
+    pub fn event_header(self) -> Option<&'static HeaderName> {
         match self {
-            Self::Github => Some("x-github-event"),
-            Self::Gitlab => Some("x-gitlab-event"),
-            Self::BitbucketCloud | Self::BitbucketServer => Some("x-event-key"),
-            Self::Gitea => Some("x-gitea-event"),
-            Self::Forgejo => Some("x-forgejo-event"),
-            Self::Gogs => Some("x-gogs-event"),
-            Self::Gitee => Some("x-gitee-event"),
-            Self::Manual => Some("x-bbb-webhook-type"),
+            Self::Github => header!("x-github-event"),
+            Self::Gitlab => header!("x-gitlab-event"),
+            Self::BitbucketCloud | Self::BitbucketServer => header!("x-event-key"),
+            Self::Gitea => header!("x-gitea-event"),
+            Self::Forgejo => header!("x-forgejo-event"),
+            Self::Gogs => header!("x-gogs-event"),
+            Self::Gitee => header!("x-gitee-event"),
+            Self::Manual => header!("x-bbb-webhook-type"),
             Self::AzureDevops | Self::Gerrit | Self::Generic | Self::StandardWebhooks => None,
         }
     }
@@ -115,44 +123,39 @@ impl Provider {
     ///
     /// No host signs it (Standard Webhooks' `webhook-id` is the exception), so it serves to find a
     /// delivery in a log and not to tell two apart.
-    pub const fn delivery_header(self) -> Option<&'static str> {
+    pub fn delivery_header(self) -> Option<&'static HeaderName> {
         match self {
-            Self::Github => Some("x-github-delivery"),
-            Self::Gitlab => Some("idempotency-key"),
-            Self::BitbucketCloud => Some("x-request-uuid"),
-            Self::BitbucketServer => Some("x-request-id"),
-            Self::Gitea => Some("x-gitea-delivery"),
-            Self::Forgejo => Some("x-forgejo-delivery"),
-            Self::Gogs => Some("x-gogs-delivery"),
-            Self::Manual => Some("x-bbb-webhook-id"),
-            Self::StandardWebhooks => Some("webhook-id"),
+            Self::Github => header!("x-github-delivery"),
+            Self::Gitlab => header!("idempotency-key"),
+            Self::BitbucketCloud => header!("x-request-uuid"),
+            Self::BitbucketServer => header!("x-request-id"),
+            Self::Gitea => header!("x-gitea-delivery"),
+            Self::Forgejo => header!("x-forgejo-delivery"),
+            Self::Gogs => header!("x-gogs-delivery"),
+            Self::Manual => header!("x-bbb-webhook-id"),
+            Self::StandardWebhooks => header!("webhook-id"),
             Self::AzureDevops | Self::Gerrit | Self::Generic | Self::Gitee => None,
         }
     }
 
-    /// The headers by which the provider is told from others: any one of them is enough.
-    fn markers(self) -> &'static [HeaderName] {
-        macro_rules! headers {
-            ($($name:literal),*) => {{
-                const LEN: usize = [$($name),*].len();
-                static NAMES: [HeaderName; LEN] = [$(HeaderName::from_static($name)),*];
-                &NAMES
-            }};
-        }
-        match self {
-            Self::Github => headers!("x-github-event", "x-hub-signature-256"),
-            Self::Gitlab => headers!("x-gitlab-event", "x-gitlab-token"),
-            Self::BitbucketCloud => headers!("x-hook-uuid"),
-            Self::BitbucketServer => headers!("x-event-key"),
-            Self::Gitea => headers!("x-gitea-event", "x-gitea-signature"),
-            Self::Forgejo => headers!("x-forgejo-event", "x-forgejo-signature"),
-            Self::Gogs => headers!("x-gogs-event", "x-gogs-signature"),
-            Self::Gerrit => headers!("x-origin-url"),
-            Self::Gitee => headers!("x-gitee-event", "x-gitee-token"),
-            Self::Manual => headers!("x-bbb-webhook-type"),
-            Self::StandardWebhooks => headers!("webhook-signature"),
-            Self::AzureDevops | Self::Generic => &[],
-        }
+    /// The provider that a header of this name tells from others, whatever its value.
+    fn told_by(header: &str) -> Option<Self> {
+        let Some(name) = header.strip_prefix("x-") else {
+            return (header == "webhook-signature").then_some(Self::StandardWebhooks);
+        };
+        Some(match name {
+            "github-event" | "hub-signature-256" => Self::Github,
+            "gitlab-event" | "gitlab-token" => Self::Gitlab,
+            "hook-uuid" => Self::BitbucketCloud,
+            "event-key" => Self::BitbucketServer,
+            "gitea-event" | "gitea-signature" => Self::Gitea,
+            "forgejo-event" | "forgejo-signature" => Self::Forgejo,
+            "gogs-event" | "gogs-signature" => Self::Gogs,
+            "origin-url" => Self::Gerrit,
+            "gitee-event" | "gitee-token" => Self::Gitee,
+            "bbb-webhook-type" => Self::Manual,
+            _ => return None,
+        })
     }
 
     const fn bit(self) -> u16 {
@@ -258,8 +261,10 @@ pub fn detect(
     if let Some(only) = providers.only() {
         return Some(only);
     }
+    let told: Providers =
+        headers.keys().filter_map(|name| Provider::told_by(name.as_str())).collect();
     providers.iter().find(|&provider| {
-        provider.markers().iter().any(|name| headers.contains_key(name))
+        told.contains(provider)
             || provider == Provider::AzureDevops && has_basic_credentials(headers)
             || custom(provider)
     })

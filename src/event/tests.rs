@@ -175,7 +175,7 @@ fn an_error_shows_nothing_of_the_body() {
 #[test]
 fn a_header_that_stands_twice_is_an_error() {
     for (provider, mut headers, body) in SAMPLES.iter().cloned() {
-        let Some(name) = provider.event_header().map(HeaderName::from_static) else { continue };
+        let Some(name) = provider.event_header() else { continue };
         headers.append(name, HeaderValue::from_static("other"));
         let body = body.to_string();
         let error =
@@ -187,7 +187,7 @@ fn a_header_that_stands_twice_is_an_error() {
 #[test]
 fn a_header_that_is_no_text_is_an_error() {
     for (provider, mut headers, body) in SAMPLES.iter().cloned() {
-        let Some(name) = provider.event_header().map(HeaderName::from_static) else { continue };
+        let Some(name) = provider.event_header() else { continue };
         headers.insert(name, HeaderValue::from_bytes(b"push\xff").unwrap());
         let body = body.to_string();
         let error =

@@ -29,7 +29,7 @@ pub(super) struct Admission {
     url_key: Option<Arc<Key>>,
     token: Option<Arc<Key>>,
     pub(super) pending: Option<Pending>,
-    /// The largest body that is read.
+    /// The largest body that is read, if that is less than what [`is_too_large`] allows.
     pub(super) limit: u64,
 }
 
@@ -66,21 +66,12 @@ pub(super) fn admit(
         return Err(Rejection::disabled(config.disabled_status));
     }
     // 4. The declared length.
-    let is_get = parts.method == Method::GET;
-    let limit = if is_get {
-        // Its payload is in the query; a body beside it would go on unverified.
-        0
-    } else if scheme::is_form(&parts.headers) {
-        config.max_body.saturating_mul(3)
-    } else {
-        config.max_body
-    };
-    if declared > limit {
+    if is_too_large(config, parts, declared) {
         return Err(too_large());
     }
     // 5. The shape of the credentials, and tokens.
     let provider = config.schemes.detect(&parts.headers, config.providers);
-    if is_get && !provider.is_some_and(sends_get) {
+    if parts.method == Method::GET && !provider.is_some_and(sends_get) {
         return Err(Rejection::method(config.allow).provider(provider));
     }
     let head = Head::from(&*parts);
@@ -102,7 +93,7 @@ pub(super) fn admit(
         _ => return Err(Rejection::from(Refusal::Mismatch).provider(provider)),
     };
     // 7. Whether all this can be enough.
-    let mut limit = limit;
+    let mut limit = u64::MAX;
     if token.is_none() && url_key.is_none() && pending.is_none() {
         // The only delivery that needs no proof, since its host never gives one.
         if !claims_ping(provider, &parts.headers) || declared > scheme::MAX_PING {
@@ -147,11 +138,7 @@ pub(super) fn judge(
         }
     }
     let key = held.iter().flatten().next().cloned();
-    let delivery = |provider: Provider| {
-        Delivery::builder(provider, key.clone(), covers_body)
-            .event_name(header(&parts.headers, provider.event_header()))
-            .id(header(&parts.headers, provider.delivery_header()))
-    };
+    let delivery = |provider| Delivery::builder(&parts.headers, provider, key, covers_body);
     if is_ping {
         return Err(Rejection::new(Outcome::Pong, "ping")
             .delivery(delivery(Provider::BitbucketServer).build()));
@@ -162,8 +149,7 @@ pub(super) fn judge(
     let Some(provider) = provider.or_else(|| detect_in_body(config, &payload)) else {
         return Err(Rejection::new(Outcome::Malformed, "no provider's delivery"));
     };
-    let delivery = delivery(provider).payload(payload.clone());
-    conclude(config, &parts.headers, provider, &payload, &held, delivery)
+    conclude(config, &parts.headers, provider, payload, &held, delivery(provider))
 }
 
 /// Who sends such a body, if it is one that says so; else the generic provider, which is what a hook
@@ -191,24 +177,26 @@ fn conclude(
     config: &Config,
     headers: &HeaderMap,
     provider: Provider,
-    payload: &[u8],
+    payload: Bytes,
     held: &[Option<Arc<Key>>],
-    delivery: DeliveryBuilder,
+    delivery: DeliveryBuilder<'_>,
 ) -> Result<Delivery, Rejection> {
     let bindings: Vec<_> = held.iter().flatten().filter_map(|key| key.repositories()).collect();
     let Events { options, read, rules } = &config.events;
     if !read && rules.is_none() && bindings.is_empty() {
-        return Ok(delivery.build());
+        return Ok(delivery.payload(payload).build());
     }
-    let event = event::parse(provider, headers, payload, options).map_err(|error| {
+    let event = event::parse(provider, headers, &payload, options).map_err(|error| {
         Rejection::new(Outcome::Malformed, error.to_string()).provider(Some(provider))
     })?;
-    if !bindings.iter().all(|binding| event::is_within(binding, &event, provider, headers, payload))
+    if !bindings
+        .iter()
+        .all(|binding| event::is_within(binding, &event, provider, headers, &payload))
     {
         return Err(Rejection::from(Refusal::Repository).provider(Some(provider)));
     }
     let verdict = rules.as_ref().map(|rules| rules.judge(&event));
-    let delivery = delivery.event(event.into_owned()).build();
+    let delivery = delivery.event(event.into_owned()).payload(payload).build();
     match verdict {
         None | Some(Verdict::Wanted) => Ok(delivery),
         Some(Verdict::Ignored(rule)) => {
@@ -225,14 +213,14 @@ fn conclude(
     _: &Config,
     _: &HeaderMap,
     provider: Provider,
-    _: &[u8],
+    payload: Bytes,
     held: &[Option<Arc<Key>>],
-    delivery: DeliveryBuilder,
+    delivery: DeliveryBuilder<'_>,
 ) -> Result<Delivery, Rejection> {
     if held.iter().flatten().any(|key| key.repositories().is_some()) {
         return Err(Rejection::from(Refusal::Repository).provider(Some(provider)));
     }
-    Ok(delivery.build())
+    Ok(delivery.payload(payload).build())
 }
 
 /// A delivery whose body goes by unread, in `stream` mode.
@@ -245,17 +233,26 @@ pub(super) fn pass(parts: &Parts, admission: Admission) -> Result<Delivery, Reje
         || held.iter().all(Option::is_none);
     match provider {
         Some(provider) if !unread => {
-            Ok(Delivery::builder(provider, held.into_iter().flatten().next(), false)
-                .event_name(header(&parts.headers, provider.event_header()))
-                .id(header(&parts.headers, provider.delivery_header()))
-                .build())
+            let key = held.into_iter().flatten().next();
+            Ok(Delivery::builder(&parts.headers, provider, key, false).build())
         }
         Some(_) => Err(Rejection::from(Refusal::Unsigned).provider(provider)),
         None => Err(Rejection::new(Outcome::Malformed, "no provider's delivery")),
     }
 }
 
-fn too_large() -> Rejection {
+/// Whether a body of `bytes` is more than such a request may have.
+pub(super) fn is_too_large(config: &Config, parts: &Parts, bytes: u64) -> bool {
+    if parts.method == Method::GET {
+        // Its payload is in the query; a body beside it would go on unverified.
+        return bytes > 0;
+    }
+    // Nearly all bodies are within the limit of JSON, so whether it is a form is looked at last.
+    bytes > config.max_body
+        && !(bytes <= config.max_body.saturating_mul(3) && scheme::is_form(&parts.headers))
+}
+
+pub(super) fn too_large() -> Rejection {
     Rejection::new(Outcome::TooLarge, "body larger than the limit")
 }
 
@@ -294,10 +291,6 @@ fn sends_get(provider: Provider) -> bool {
 fn claims_ping(provider: Option<Provider>, headers: &HeaderMap) -> bool {
     provider == Some(Provider::BitbucketServer)
         && headers.get("x-event-key").is_some_and(|event| event == "diagnostics:ping")
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: Option<&str>) -> Option<&'a [u8]> {
-    Some(headers.get(name?)?.as_bytes())
 }
 
 impl Config {

@@ -113,10 +113,20 @@ where
                             let rejection = reading.complete(rejection);
                             State::Answer { rejection: Some(rejection) }
                         }
-                        Ok(request) => State::Ready {
-                            service: service.take().expect("a body is read once"),
-                            request: Some(request),
-                        },
+                        Ok(request) => {
+                            let mut service = service.take().expect("a body is read once");
+                            // Most services are ready at once: then the request moves no more.
+                            match service.poll_ready(cx) {
+                                Poll::Ready(Ok(())) => {
+                                    State::Call { future: service.call(request) }
+                                }
+                                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                                Poll::Pending => {
+                                    state.set(State::Ready { service, request: Some(request) });
+                                    return Poll::Pending;
+                                }
+                            }
+                        }
                     }
                 }
                 StateProject::Ready { service, request } => {
@@ -198,7 +208,8 @@ where
                     // Trailers are not part of what is signed, and go no further.
                     let Ok(data) = frame.into_data() else { continue };
                     let expected = this.body.size_hint().exact();
-                    if let Err(rejection) = take(head, this.collected, data, expected, cx) {
+                    let taken = take(this.config, head, this.collected, data, expected, cx);
+                    if let Err(rejection) = taken {
                         return Poll::Ready(Err(rejection));
                     }
                 }
@@ -260,6 +271,7 @@ where
 
 /// Takes in the next bytes: limit, room, hash, copy.
 fn take(
+    config: &Config,
     head: &mut Head,
     collected: &mut Collected,
     data: Bytes,
@@ -270,13 +282,14 @@ fn take(
         return Ok(());
     }
     let len = collected.len() + data.len();
-    if len as u64 > head.admission.limit {
+    // With what the body says by now is still to come: it may have said less before.
+    let total = rest.map(|rest| rest.saturating_add(len as u64));
+    let least = total.unwrap_or(len as u64);
+    if least > head.admission.limit {
         return Err(head.admission.beyond_limit());
     }
-    // Also what the body says by now is still to come: it may have said less before.
-    let total = rest.map(|rest| rest.saturating_add(len as u64));
-    if total.is_some_and(|total| total > head.admission.limit) {
-        return Err(head.admission.beyond_limit());
+    if check::is_too_large(config, &head.parts, least) {
+        return Err(check::too_large());
     }
     let total = total.and_then(|total| usize::try_from(total).ok());
     let needed = collected.capacity_for(len, total);

@@ -52,10 +52,9 @@ where
         let mut held = Err(Refusal::Mismatch);
         for (key, mac) in self.candidates {
             let computed = mac.finalize();
-            for signature in &self.signatures {
-                if computed == *signature {
-                    held = Ok(key.clone());
-                }
+            let fitting = self.signatures.iter().filter(|&signature| computed == *signature);
+            if fitting.count() > 0 {
+                held = Ok(key);
             }
         }
         held

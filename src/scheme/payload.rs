@@ -1,6 +1,5 @@
 //! Where in a request the JSON is.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -34,15 +33,10 @@ pub(super) fn in_body(head: Head<'_>, body: &Bytes) -> Result<Bytes, PayloadErro
     if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(PayloadError::ContentEncoding);
     }
-    match media_type(head.headers).as_deref() {
-        None | Some("application/json") => Ok(body.clone()),
-        Some("application/x-www-form-urlencoded") => {
-            Ok(form::payload(body).map_err(PayloadError::Form)?.into())
-        }
-        Some(other) if other.starts_with("application/") && other.ends_with("+json") => {
-            Ok(body.clone())
-        }
-        Some(_) => Err(PayloadError::MediaType),
+    match media(head.headers) {
+        Media::Json => Ok(body.clone()),
+        Media::Form => Ok(form::payload(body).map_err(PayloadError::Form)?.into()),
+        Media::Other => Err(PayloadError::MediaType),
     }
 }
 
@@ -53,18 +47,37 @@ pub(super) fn is_raw(head: Head<'_>) -> bool {
 
 /// Whether the body is a form.
 pub(crate) fn is_form(headers: &HeaderMap) -> bool {
-    media_type(headers).as_deref() == Some("application/x-www-form-urlencoded")
+    matches!(media(headers), Media::Form)
 }
 
-/// The media type without parameters, in lower case.
-fn media_type(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().unwrap_or("?");
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    Some(if essence.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        essence.to_ascii_lowercase().into()
+enum Media {
+    Json,
+    Form,
+    Other,
+}
+
+/// What the media type says without its parameters, in either case.
+fn media(headers: &HeaderMap) -> Media {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Media::Json };
+    let value = value.as_bytes();
+    let end = value.iter().position(|&byte| byte == b';').unwrap_or(value.len());
+    let essence = value[..end].trim_ascii();
+    let begins = |prefix: &[u8]| {
+        essence.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    let ends = |suffix: &[u8]| {
+        let at = essence.len().checked_sub(suffix.len());
+        at.is_some_and(|at| essence[at..].eq_ignore_ascii_case(suffix))
+    };
+    if essence.eq_ignore_ascii_case(b"application/json") {
+        Media::Json
+    } else if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        Media::Form
+    } else if begins(b"application/") && ends(b"+json") {
+        Media::Json
     } else {
-        essence.into()
-    })
+        Media::Other
+    }
 }
 
 /// Why a delivery has no payload.

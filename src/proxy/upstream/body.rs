@@ -219,7 +219,7 @@ mod tests {
 
     fn delivery(provider: Provider, headers: &[(&'static str, &str)], body: &str) -> Delivery {
         let event = parse(provider, &map(headers), body.as_bytes(), &ParseOptions::default());
-        Delivery::builder(provider, None, true)
+        Delivery::builder(&HeaderMap::new(), provider, None, true)
             .payload(Bytes::copy_from_slice(body.as_bytes()))
             .event(event.unwrap().into_owned())
             .build()

@@ -336,6 +336,7 @@ mod tests {
         for provider in Provider::ALL {
             for name in [provider.event_header(), provider.delivery_header()].into_iter().flatten()
             {
+                let name = name.as_str();
                 assert_eq!(rebuilt(&[(name, "x")]), map(&[(name, "x")]), "{provider}");
             }
         }

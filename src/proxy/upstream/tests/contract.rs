@@ -196,7 +196,10 @@ impl Sample {
             parse(self.provider, headers, &payload, &ParseOptions::default()).unwrap();
         assert_eq!(event.kind, Kind::Push, "{}", self.provider);
         let event = event.into_owned();
-        Delivery::builder(self.provider, None, true).payload(payload).event(event).build()
+        Delivery::builder(&HeaderMap::new(), self.provider, None, true)
+            .payload(payload)
+            .event(event)
+            .build()
     }
 
     /// The request that upstream gets.
