@@ -140,6 +140,17 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
+    /// The event that no host sends: a reindex of everything.
+    pub const fn reindex_all() -> Event<'static> {
+        Event {
+            kind: Kind::ReindexAll,
+            name: Cow::Borrowed(""),
+            action: None,
+            repository: None,
+            refs: Vec::new(),
+        }
+    }
+
     /// The same, borrowing nothing.
     pub fn into_owned(self) -> Event<'static> {
         Event {
@@ -160,6 +171,8 @@ pub enum Kind {
     Push,
     /// A pull or merge request, or Gerrit's change, was opened, changed or closed.
     PullRequest,
+    /// Somebody asks for a reindex of everything, by a URL key and without a repository.
+    ReindexAll,
     /// The host tries the hook.
     Ping,
     /// Anything else.
@@ -172,6 +185,7 @@ impl Kind {
         match self {
             Self::Push => "push",
             Self::PullRequest => "pull_request",
+            Self::ReindexAll => "reindex_all",
             Self::Ping => "ping",
             Self::Other => "other",
         }

@@ -22,7 +22,7 @@ pub struct Rules {
 impl Rules {
     /// What becomes of an event that is authentic.
     ///
-    /// 1. A ping is answered by the gate.
+    /// 1. A ping is answered by the gate, and a reindex of everything comes through.
     /// 2. Its kind must be wanted.
     /// 3. Its repository must match. One that is known only by a name matches no list but the
     ///    empty one.
@@ -31,6 +31,8 @@ impl Rules {
     pub fn judge(&self, event: &Event<'_>) -> Verdict {
         match event.kind {
             Kind::Ping => return Verdict::Pong,
+            // Only where a hook asked for it is there such an event.
+            Kind::ReindexAll => return Verdict::Wanted,
             kind if !self.events.contains(kind) => return Verdict::Ignored(Rule::Events),
             _ => {}
         }
@@ -79,7 +81,7 @@ impl Events {
         match kind {
             Kind::Push => self.push,
             Kind::PullRequest => self.pull_request,
-            Kind::Ping | Kind::Other => false,
+            Kind::ReindexAll | Kind::Ping | Kind::Other => false,
         }
     }
 }

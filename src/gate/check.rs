@@ -16,7 +16,7 @@ use super::layer::Events;
 use super::rejection::Rejection;
 use crate::delivery::{Delivery, DeliveryBuilder};
 #[cfg(feature = "event")]
-use crate::event::{self, Verdict};
+use crate::event::{self, Event, EventError, Verdict};
 use crate::key::{Key, Keyring};
 use crate::outcome::Outcome;
 use crate::provider::Provider;
@@ -71,7 +71,8 @@ pub(super) fn admit(
     }
     // 5. The shape of the credentials, and tokens.
     let provider = config.schemes.detect(&parts.headers, config.providers);
-    if parts.method == Method::GET && !provider.is_some_and(sends_get) {
+    let can_be_get = provider.map_or_else(|| config.reindexes_all(), sends_get);
+    if parts.method == Method::GET && !can_be_get {
         return Err(Rejection::method(config.allow).provider(provider));
     }
     let head = Head::from(&*parts);
@@ -144,10 +145,15 @@ pub(super) fn judge(
             .delivery(delivery(Provider::BitbucketServer).build()));
     }
     // 3. The payload: from here on the sender is known, and may be told what is wrong.
+    let names_nothing = provider.is_none()
+        && config.reindexes_all()
+        && (body.is_empty() || parts.method == Method::GET);
+    let payload = if names_nothing { Ok(Bytes::from_static(b"{}")) } else { payload };
     let payload = payload.map_err(|error| Rejection::from(error).provider(provider))?;
     // 4. The provider, where the head did not tell.
     let Some(provider) = provider.or_else(|| detect_in_body(config, &payload)) else {
-        return Err(Rejection::new(Outcome::Malformed, "no provider's delivery"));
+        let delivery = delivery(Provider::Manual);
+        return everything(config, &parts.headers, payload, &held, delivery);
     };
     conclude(config, &parts.headers, provider, payload, &held, delivery(provider))
 }
@@ -171,6 +177,39 @@ fn told_by_body(_: &[u8]) -> Option<Provider> {
     None
 }
 
+/// What no provider sent, but somebody who has the URL: where the hook wants that, and no repository is
+/// named, a reindex of everything.
+#[cfg(feature = "event")]
+fn everything(
+    config: &Config,
+    headers: &HeaderMap,
+    payload: Bytes,
+    held: &[Option<Arc<Key>>],
+    delivery: DeliveryBuilder<'_>,
+) -> Result<Delivery, Rejection> {
+    let options = &config.events.options;
+    let read = event::parse(Provider::Manual, headers, &payload, options);
+    if !config.reindexes_all() || !matches!(read, Err(EventError::Malformed { .. })) {
+        return Err(Rejection::new(Outcome::Malformed, "no provider's delivery"));
+    }
+    // A key that is bound to some repositories does not vouch for all.
+    if held.iter().flatten().any(|key| key.repositories().is_some()) {
+        return Err(Rejection::from(Refusal::Repository).provider(Some(Provider::Manual)));
+    }
+    Ok(delivery.event(Event::reindex_all()).payload(payload).build())
+}
+
+#[cfg(not(feature = "event"))]
+fn everything(
+    _: &Config,
+    _: &HeaderMap,
+    _: Bytes,
+    _: &[Option<Arc<Key>>],
+    _: DeliveryBuilder<'_>,
+) -> Result<Delivery, Rejection> {
+    Err(Rejection::new(Outcome::Malformed, "no provider's delivery"))
+}
+
 /// 5. The repositories that the keys vouch for; 6. what the delivery says; 7. the rules.
 #[cfg(feature = "event")]
 fn conclude(
@@ -182,7 +221,7 @@ fn conclude(
     delivery: DeliveryBuilder<'_>,
 ) -> Result<Delivery, Rejection> {
     let bindings: Vec<_> = held.iter().flatten().filter_map(|key| key.repositories()).collect();
-    let Events { options, read, rules } = &config.events;
+    let Events { options, read, rules, .. } = &config.events;
     if !read && rules.is_none() && bindings.is_empty() {
         return Ok(delivery.payload(payload).build());
     }
@@ -294,6 +333,14 @@ fn claims_ping(provider: Option<Provider>, headers: &HeaderMap) -> bool {
 }
 
 impl Config {
+    /// Whether a request with a URL key that names no repository means all of them.
+    fn reindexes_all(&self) -> bool {
+        #[cfg(feature = "event")]
+        return self.events.reindex_all;
+        #[cfg(not(feature = "event"))]
+        false
+    }
+
     /// The methods that the providers of the hook use.
     fn takes(&self, method: &Method) -> bool {
         *method == Method::POST

@@ -48,6 +48,7 @@ pub(super) struct Events {
     pub(super) options: ParseOptions,
     pub(super) read: bool,
     pub(super) rules: Option<Rules>,
+    pub(super) reindex_all: bool,
 }
 
 impl GateLayer {
@@ -214,6 +215,15 @@ impl GateBuilder {
         self
     }
 
+    /// Takes a POST, PUT or GET with a good URL key that names no repository as a
+    /// [reindex of everything](crate::event::Kind::ReindexAll), as Git Integration for Jira does.
+    /// Default: no, since whoever follows the link would start one, a preview of it too.
+    #[cfg(feature = "event")]
+    pub fn reindex_all(mut self, reindex_all: bool) -> Self {
+        self.0.events.reindex_all = reindex_all;
+        self
+    }
+
     /// What events are called that no host defines. Default: [`ParseOptions::default`].
     #[cfg(feature = "event")]
     pub fn parse_options(mut self, options: ParseOptions) -> Self {
@@ -233,7 +243,15 @@ impl GateBuilder {
     ///
     /// [`GateError`] if what was said does not fit together.
     pub fn build(self) -> Result<GateLayer, GateError> {
-        let config = self.0;
+        #[cfg_attr(not(feature = "event"), expect(unused_mut, reason = "only events change it"))]
+        let mut config = self.0;
+        #[cfg(feature = "event")]
+        if config.events.reindex_all {
+            if config.path.is_none() || !config.providers.contains(Provider::Manual) {
+                return Err(GateError::ReindexAllWithoutUrlKey);
+            }
+            config.allow = "GET, POST, PUT";
+        }
         if config.providers.is_empty() {
             return Err(GateError::NoProvider);
         }
@@ -301,6 +319,9 @@ pub enum GateError {
     BadPath,
     /// A URL key is required and there is no path in which it could stand.
     UrlKeyWithoutPath,
+    /// A reindex of everything is let through, but there is no path in which a URL key could stand, or
+    /// the manual provider is not taken.
+    ReindexAllWithoutUrlKey,
     /// 410, or no final status.
     BadDisabledStatus,
     /// `stream` with a provider whose deliveries are verified over their body.
@@ -319,6 +340,9 @@ impl fmt::Display for GateError {
             Self::UrlKeyWithoutPath => {
                 f.write_str("a URL key is required, but there is no path in which it could stand")
             }
+            Self::ReindexAllWithoutUrlKey => f.write_str(
+                "a reindex of everything needs a path with a URL key and the manual provider",
+            ),
             Self::BadDisabledStatus => f.write_str(
                 "the status of a disabled hook must be final and not 410, \
                  for which hosts end a hook for good",

@@ -365,6 +365,7 @@ impl Shared {
             .budget(self.budget.clone())
             .parse_options(options)
             .rules(hook.rules.clone())
+            .reindex_all(hook.reindex_all)
             .build()
     }
 

@@ -55,6 +55,8 @@ pub struct HookConfig {
     pub upstream_sign_key_file: Option<PathBuf>,
     /// Whether deliveries of Azure DevOps get `x-gij-microsoft-event: 1`. Default: no.
     pub mark_azure_devops: bool,
+    /// Whether a request with a URL key and without a repository means all of them. Default: no.
+    pub reindex_all: bool,
     /// How often the service hears of a change.
     pub paces: Paces,
     /// Further headers that the service gets. Default: none.
@@ -153,6 +155,7 @@ impl HookConfig {
             upstream_body: UpstreamBody::default(),
             upstream_sign_key_file: None,
             mark_azure_devops: false,
+            reindex_all: false,
             paces: Paces {
                 coalesce: None,
                 coalesce_by: KeyBy::default(),
@@ -225,6 +228,7 @@ pub(super) fn check(
         let checked = RefPatterns::new(refs.get_ref());
         hook.rules.refs = reader.keep(Some(refs.span()), checked).unwrap_or_default();
     }
+    hook.reindex_all = raw.reindex_all.unwrap_or_default();
     hook.paces.dedupe_window =
         reader.value(raw.dedupe_window, value::any_duration).unwrap_or(hook.paces.dedupe_window);
     let by = [("ref", KeyBy::Ref), ("repository", KeyBy::Repository)];

@@ -74,6 +74,7 @@ pub(super) struct RawHook {
     pub(super) max_wait: Text,
     pub(super) delay: Text,
     pub(super) dedupe_window: Text,
+    pub(super) reindex_all: Option<bool>,
     pub(super) upstream_path: Text,
     pub(super) upstream_key_file: Option<Spanned<PathBuf>>,
     pub(super) upstream_body: Text,

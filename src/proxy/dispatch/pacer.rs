@@ -233,6 +233,10 @@ impl Pacer {
     fn arrived(&self, outgoing: &Outgoing) -> Option<Arrival> {
         let duplicates = self.duplicates.as_ref()?;
         let event = outgoing.delivery.event()?;
+        if event.kind == Kind::ReindexAll {
+            // Whatever is sent after this tells of a state that the service has not indexed since.
+            lock(duplicates).clear();
+        }
         // What is no change of refs neither repeats one nor comes between two.
         if event.kind != Kind::Push {
             return None;

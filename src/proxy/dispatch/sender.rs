@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::answer::Answer;
 use super::outgoing::Outgoing;
 use crate::clock::{Clock, SystemClock};
-use crate::event::blank_secrets;
+use crate::event::{Kind, blank_secrets};
 use crate::key::Use;
 use crate::keystore::KeyStore;
 use crate::outcome::Outcome;
@@ -143,8 +143,10 @@ fn request(
 ) -> Result<UpstreamRequest, Box<Answer>> {
     let now = SystemClock.now();
     let delivery = &outgoing.delivery;
-    let content = target
-        .body
+    // A reindex of everything names no repository, whatever body the service wants.
+    let everything = delivery.event().is_some_and(|event| event.kind == Kind::ReindexAll);
+    let wanted = if everything { UpstreamBody::Json } else { target.body };
+    let content = wanted
         .content(delivery, &outgoing.method, outgoing.body.clone())
         .map_err(|error| Box::new(Answer::refused(error.to_string())))?;
     let mut headers = rebuild_headers(&outgoing.headers, &target.forward_headers);

@@ -314,7 +314,7 @@ fn a_merge_request_that_has_no_addresses_where_they_are_looked_for_reindexes_too
         .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
         .collect();
     let event = parse(Provider::Gitlab, &headers, body.as_bytes(), &ParseOptions::default());
-    let delivery = Delivery::builder(Provider::Gitlab, None, true)
+    let delivery = Delivery::builder(&HeaderMap::new(), Provider::Gitlab, None, true)
         .payload(body.into())
         .event(event.unwrap().into_owned())
         .build();
@@ -343,7 +343,7 @@ fn what_has_no_address_is_an_error_and_never_a_request_without_a_repository() {
         (Provider::Github, named, ping, ContentError::NoRepository),
     ] {
         let event = parse(provider, &headers, body.as_bytes(), &ParseOptions::default()).unwrap();
-        let delivery = Delivery::builder(provider, None, true)
+        let delivery = Delivery::builder(&HeaderMap::new(), provider, None, true)
             .payload(body.into())
             .event(event.into_owned())
             .build();
@@ -351,7 +351,7 @@ fn what_has_no_address_is_an_error_and_never_a_request_without_a_repository() {
         assert_eq!(content(UpstreamBody::Reindex).unwrap_err(), expected);
         assert!(content(UpstreamBody::Original).is_ok() && content(UpstreamBody::Json).is_ok());
     }
-    let unread = Delivery::builder(Provider::Github, None, true).build();
+    let unread = Delivery::builder(&HeaderMap::new(), Provider::Github, None, true).build();
     let content = UpstreamBody::Reindex.content(&unread, &Method::POST, Bytes::new());
     assert_eq!(content.unwrap_err(), ContentError::NoRepository);
 }
