@@ -12,12 +12,18 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_
 ///
 /// # Errors
 ///
-/// [`FormError`] if there is no such field or more than one, or if it is not UTF-8 after decoding.
+/// [`FormError`] if there is no such field or more than one, if it is not UTF-8 after decoding, or if
+/// `form` begins like JSON: a signature covers a body and not its media type, so JSON with a
+/// `&payload=` somewhere in it must not be read as a form. No encoder leaves a bracket as it is.
+///
 /// The source is the WHATWG URL standard, [section 5.1], but for invalid UTF-8, which that replaces:
 /// a replaced byte would change what was signed.
 ///
 /// [section 5.1]: https://url.spec.whatwg.org/#urlencoded-parsing
 pub fn payload(form: &[u8]) -> Result<Vec<u8>, FormError> {
+    if matches!(form.trim_ascii_start(), [b'{' | b'[', ..]) {
+        return Err(FormError::Json);
+    }
     let mut fields = form.split(|&byte| byte == b'&').filter_map(|field| {
         let mut parts = field.splitn(2, |&byte| byte == b'=');
         let name = parts.next()?;
@@ -60,6 +66,8 @@ pub enum FormError {
     Repeated,
     /// The decoded value is not UTF-8.
     NotUtf8,
+    /// It is JSON and no form.
+    Json,
 }
 
 impl fmt::Display for FormError {
@@ -68,6 +76,7 @@ impl fmt::Display for FormError {
             Self::Missing => "the form has no field payload",
             Self::Repeated => "the form has more than one field payload",
             Self::NotUtf8 => "the form's payload is not UTF-8",
+            Self::Json => "the form is JSON",
         })
     }
 }
@@ -97,6 +106,8 @@ mod tests {
         assert_eq!(payload(b"payload=a&p%61yload=b"), Err(FormError::Repeated));
         assert_eq!(payload(b"payload=a&payload"), Err(FormError::Repeated));
         assert_eq!(payload(b"payload=%ff"), Err(FormError::NotUtf8));
+        assert_eq!(payload(b"{\"x\":\"&payload=a&\"}"), Err(FormError::Json));
+        assert_eq!(payload(b"\n[\"&payload=a&\"]"), Err(FormError::Json));
     }
 
     proptest! {

@@ -78,6 +78,7 @@ pub mod key;
 
 #[cfg(feature = "event")]
 pub mod event;
+pub mod pace;
 pub mod scheme;
 
 pub mod clock;

@@ -27,6 +27,9 @@ use crate::source::Network;
 /// Bodies up to this size never wait, and are never kept waiting by larger ones: 256 KiB.
 pub const SMALL_BODY: usize = 256 * 1024;
 
+/// No body is larger than this, whatever it claims: so no sum of sizes overflows.
+const LARGEST_BODY: usize = usize::MAX / 4;
+
 /// Room for bodies, in bytes. Clones are the same budget.
 #[derive(Clone)]
 pub struct Budget(Arc<Shared>);
@@ -62,7 +65,8 @@ impl Budget {
     ///
     /// Costs memory for one entry a source that holds something, and one a body that waits.
     pub fn new(limit: usize, share_percent: u8) -> Self {
-        let share = limit / 100 * usize::from(share_percent.min(100));
+        let limit = limit.min(usize::MAX / 2);
+        let share = (limit as u128 * u128::from(share_percent.min(100)) / 100) as usize;
         Self(Arc::new(Shared { limit, share, state: Mutex::default() }))
     }
 
@@ -123,6 +127,7 @@ pub(super) struct Full;
 impl Claim {
     /// Holds `bytes` in all from now on, at once or not at all.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), Full> {
+        let bytes = bytes.min(LARGEST_BODY);
         if bytes <= self.held {
             return Ok(());
         }
@@ -146,6 +151,7 @@ impl Claim {
         cx: &mut Context<'_>,
         bytes: usize,
     ) -> Poll<Result<(), Full>> {
+        let bytes = bytes.min(LARGEST_BODY);
         if bytes <= SMALL_BODY || bytes <= self.held {
             return Poll::Ready(self.hold(bytes));
         }

@@ -33,6 +33,18 @@ pub(super) struct Admission {
     pub(super) limit: u64,
 }
 
+impl Admission {
+    /// What a body is that turns out to be larger than the limit: too large, or no ping of one who can
+    /// only ping.
+    pub(super) fn beyond_limit(&self) -> Rejection {
+        if self.url_key.is_none() && self.token.is_none() && self.pending.is_none() {
+            Rejection::from(Refusal::Missing)
+        } else {
+            too_large()
+        }
+    }
+}
+
 /// The steps that need no body. Nothing is stored or computed by what the head claims.
 ///
 /// `declared` is the length that the body claims to have, or the least that it will have.
@@ -54,7 +66,11 @@ pub(super) fn admit(
         return Err(Rejection::disabled(config.disabled_status));
     }
     // 4. The declared length.
-    let limit = if scheme::is_form(&parts.headers) {
+    let is_get = parts.method == Method::GET;
+    let limit = if is_get {
+        // Its payload is in the query; a body beside it would go on unverified.
+        0
+    } else if scheme::is_form(&parts.headers) {
         config.max_body.saturating_mul(3)
     } else {
         config.max_body
@@ -64,6 +80,9 @@ pub(super) fn admit(
     }
     // 5. The shape of the credentials, and tokens.
     let provider = config.schemes.detect(&parts.headers, config.providers);
+    if is_get && !provider.is_some_and(sends_get) {
+        return Err(Rejection::method(config.allow).provider(provider));
+    }
     let head = Head::from(&*parts);
     let proof = match provider.and_then(|provider| config.schemes.get(provider)) {
         Some(scheme) => scheme.begin(head, keys, now),
@@ -147,17 +166,22 @@ pub(super) fn judge(
     conclude(config, &parts.headers, provider, &payload, &held, delivery)
 }
 
-/// Who sends such a body, if it is one that says so.
-#[cfg(feature = "event")]
+/// Who sends such a body, if it is one that says so; else the generic provider, which is what a hook
+/// describes and so is there only where one did.
 fn detect_in_body(config: &Config, payload: &[u8]) -> Option<Provider> {
     let taken = |provider: &Provider| config.providers.contains(*provider);
-    // The generic provider is what a hook describes, so it is there only where one did.
     let generic = config.schemes.get(Provider::Generic).map(|_| Provider::Generic);
-    event::detect_in_body(payload).filter(taken).or_else(|| generic.filter(taken))
+    told_by_body(payload).filter(taken).or_else(|| generic.filter(taken))
 }
 
+#[cfg(feature = "event")]
+fn told_by_body(payload: &[u8]) -> Option<Provider> {
+    event::detect_in_body(payload)
+}
+
+/// Only a parser can tell.
 #[cfg(not(feature = "event"))]
-fn detect_in_body(_: &Config, _: &[u8]) -> Option<Provider> {
+fn told_by_body(_: &[u8]) -> Option<Provider> {
     None
 }
 
@@ -195,7 +219,7 @@ fn conclude(
 }
 
 /// 5. A key that is bound to repositories vouches for nothing: without parsers nobody can say which
-/// repository this is.
+///    repository this is.
 #[cfg(not(feature = "event"))]
 fn conclude(
     _: &Config,
@@ -231,7 +255,7 @@ pub(super) fn pass(parts: &Parts, admission: Admission) -> Result<Delivery, Reje
     }
 }
 
-pub(super) fn too_large() -> Rejection {
+fn too_large() -> Rejection {
     Rejection::new(Outcome::TooLarge, "body larger than the limit")
 }
 
@@ -248,6 +272,7 @@ fn take_url_key(config: &Config, uri: &mut Uri) -> Result<Option<String>, Reject
     if config.url_key == UrlKey::Refuse {
         return Err(not_found());
     }
+    let path = if path.is_empty() { "/" } else { path };
     let kept = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(path),
@@ -258,6 +283,12 @@ fn take_url_key(config: &Config, uri: &mut Uri) -> Result<Option<String>, Reject
     pieces.path_and_query = Some(kept);
     *uri = Uri::from_parts(pieces).map_err(|_| not_found())?;
     Ok(Some(segment))
+}
+
+/// Who can be told to send a GET with the payload in its query. All others sign a body if anything,
+/// so a GET in their name is made from what somebody saw.
+fn sends_get(provider: Provider) -> bool {
+    matches!(provider, Provider::Gitea | Provider::Forgejo)
 }
 
 fn claims_ping(provider: Option<Provider>, headers: &HeaderMap) -> bool {

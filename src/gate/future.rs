@@ -214,7 +214,10 @@ where
                 }
             }
         }
-        // A sender of empty frames must not keep the others waiting.
+        // A sender of empty frames must neither keep the others waiting nor outlast the deadline.
+        if let Poll::Ready(Err(rejection)) = self.poll_time(cx) {
+            return Poll::Ready(Err(rejection));
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -268,11 +271,14 @@ fn take(
     }
     let len = collected.len() + data.len();
     if len as u64 > head.admission.limit {
-        return Err(check::too_large());
+        return Err(head.admission.beyond_limit());
     }
-    // What the body says is still to come was compared with the limit before anything was read.
-    let total =
-        rest.and_then(|rest| usize::try_from(rest).ok()).map(|rest| len.saturating_add(rest));
+    // Also what the body says by now is still to come: it may have said less before.
+    let total = rest.map(|rest| rest.saturating_add(len as u64));
+    if total.is_some_and(|total| total > head.admission.limit) {
+        return Err(head.admission.beyond_limit());
+    }
+    let total = total.and_then(|total| usize::try_from(total).ok());
     let needed = collected.capacity_for(len, total);
     let wanted = total.filter(|&total| total > SMALL_BODY).unwrap_or(needed).max(needed);
     let held = match total {

@@ -15,7 +15,8 @@
 //! Cheapest first, so that a stranger costs as little as possible:
 //!
 //! 1. The path, where one was given: else 404. A URL key is taken out of it.
-//! 2. The method, one that the hook's providers use: else 405.
+//! 2. The method, one that the hook's providers use: else 405. A GET, with its payload in the query
+//!    and no body, is taken from Gitea and Forgejo alone.
 //! 3. The [switch](crate::switch::Switch): else 403.
 //! 4. The length that is declared: else 413.
 //! 5. The shape of the credentials, tokens among them; then the URL key: else 401.

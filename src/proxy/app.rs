@@ -17,30 +17,30 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use tokio::sync::{Semaphore, watch as signal};
+use tokio::sync::{Semaphore, oneshot};
 use tower::Layer;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 
 use super::admin::Admin;
-use super::config::{Config, ConfigError, HookConfig, MAX_FILE_BYTES, Overrides};
-use super::dispatch::{Dispatch, Target};
+use super::config::{Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
+use super::dispatch::{Dispatch, Pacer, Sender, Target, TargetPath};
 use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
 use super::stack::{Hook, Stack, Table};
 use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample};
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
-use super::upstream::Upstream;
+use super::upstream::{Upstream, UpstreamConfig};
 use crate::clock::{Clock, SystemClock};
-use crate::event::{ParseOptions, Rules};
+use crate::event::ParseOptions;
 use crate::gate::{Budget, GateError, GateLayer};
 use crate::key::{KeyState, Use};
 use crate::keystore::{KeyStore, create_key_file, create_private_folder};
 use crate::switch::Switch;
-use crate::watch::{Take, WatchGuard, Watcher};
+use crate::watch::{self, Take, WatchGuard, Watcher};
 
 /// A sidecar whose sockets are bound.
 #[derive(Debug)]
@@ -48,7 +48,6 @@ pub struct App {
     shared: Arc<Shared>,
     deliveries: Listener,
     probes: Option<Listener>,
-    watcher: Watcher,
     _lock: File,
 }
 
@@ -75,6 +74,12 @@ struct Shared {
     connection_limit: usize,
     stopping: AtomicBool,
     watcher: Watcher,
+    /// The files beside the key files that are followed.
+    following: Mutex<HashMap<PathBuf, WatchGuard>>,
+    /// For those who must not keep it alive.
+    weak: Weak<Self>,
+    /// For what is begun on the watcher's thread.
+    runtime: tokio::runtime::Handle,
 }
 
 /// What the configuration in force is made of, kept where a new one says the same.
@@ -83,6 +88,7 @@ struct Live {
     stores: HashMap<PathBuf, KeyStore>,
     upstreams: Vec<Upstream>,
     switches: HashMap<String, Switch>,
+    pacers: HashMap<String, Arc<Pacer>>,
 }
 
 impl App {
@@ -132,8 +138,12 @@ impl App {
             stores: HashMap::new(),
             upstreams: Vec::new(),
             switches: HashMap::new(),
+            pacers: HashMap::new(),
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|weak| Shared {
+            following: Mutex::default(),
+            weak: weak.clone(),
+            runtime: tokio::runtime::Handle::current(),
             overrides,
             live: Mutex::new(live),
             stack: Stack::new(Table::new(), elsewhere),
@@ -144,7 +154,7 @@ impl App {
             listeners: vec![deliveries.stats()],
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
-            watcher: watcher.clone(),
+            watcher,
             metrics,
         });
         let config = shared.live().config.clone();
@@ -153,7 +163,7 @@ impl App {
         shared.stack.replace(table);
         let weak = Arc::downgrade(&shared);
         shared.metrics.sample_with(move || sample(&weak));
-        Ok(Self { shared, deliveries, probes, watcher, _lock: lock })
+        Ok(Self { shared, deliveries, probes, _lock: lock })
     }
 
     /// Where deliveries are taken.
@@ -178,7 +188,7 @@ impl App {
 
     /// Looks at every file at once, as for SIGHUP.
     pub fn reload_handle(&self) -> impl Fn() + Send + Sync + 'static {
-        let watcher = self.watcher.clone();
+        let watcher = self.shared.watcher.clone();
         move || watcher.check_now()
     }
 
@@ -188,26 +198,28 @@ impl App {
     ///
     /// Dropping the future cuts every connection at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Stopped {
-        let Self { shared, deliveries, probes, watcher, _lock } = self;
-        let _following = follow(&shared, &watcher);
+        let Self { shared, deliveries, probes, _lock } = self;
+        shared.follow_files(&shared.live().config.clone());
         let probing = probes.map(|probes| {
             let weak = Arc::downgrade(&shared);
             let admin = Admin::new(shared.metrics.clone(), move || missing(&weak));
             tokio::spawn(probes.serve(admin, std::future::pending()))
         });
-        let (stop, mut stopped) = signal::channel(false);
+        let (stop, stopped) = oneshot::channel::<()>();
         let stack = CloseUnreadLayer::new().layer(shared.stack.clone());
         let serving = tokio::spawn(deliveries.serve(stack, async move {
-            // An error means that the sender is gone, which is the end as well.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
+            // Whether it is told so or the sender is gone: that is the end.
+            drop(stopped.await);
         }));
         shutdown.await;
         tracing::info!("stopping: no longer ready");
         shared.stopping.store(true, Ordering::Relaxed);
         let delay = shared.live().config.limits.shutdown_delay;
         tokio::time::sleep(delay).await;
-        stop.send_replace(true);
+        drop(stop);
+        let draining = Instant::now();
         let cut = serving.await.unwrap_or_default();
+        shared.flush(draining.elapsed()).await;
         // Probes are answered until the last delivery is.
         if let Some(probing) = probing {
             probing.abort();
@@ -216,13 +228,34 @@ impl App {
     }
 }
 
+impl Live {
+    /// The store of a key file: the one that there is, or a new one.
+    fn store(&mut self, before: &Self, path: &Path, new: impl FnOnce() -> KeyStore) -> KeyStore {
+        let known = self.stores.get(path).or_else(|| before.stores.get(path)).cloned();
+        let store = known.unwrap_or_else(new);
+        self.stores.insert(path.into(), store.clone());
+        store
+    }
+
+    /// A service, with the connections that there are already.
+    fn upstream(&mut self, before: &Self, config: &UpstreamConfig) -> Upstream {
+        let mut known = self.upstreams.iter().chain(&before.upstreams);
+        let known = known.find(|known| known.config() == config).cloned();
+        let upstream = known.unwrap_or_else(|| Upstream::new(config));
+        self.upstreams.push(upstream.clone());
+        upstream
+    }
+}
+
 impl Shared {
     fn live(&self) -> std::sync::MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hooks of a configuration. Stores, upstreams and switches that are there already are used
-    /// again; those that are no longer named are given up when their last request ends.
+    /// The hooks of a configuration. Stores, upstreams, switches and pacers that are there already are
+    /// used again; those that are no longer named are given up when their last request ends.
+    ///
+    /// What can fail comes first, so that a bad configuration changes nothing.
     fn build_hooks(&self, config: &Config) -> Result<Table, (String, GateError)> {
         let mut live = self.live();
         let mut next = Live {
@@ -230,39 +263,81 @@ impl Shared {
             stores: HashMap::new(),
             upstreams: Vec::new(),
             switches: HashMap::new(),
+            pacers: HashMap::new(),
         };
-        let mut table = Table::new();
+        let mut layers = Vec::new();
         for hook in &config.hooks {
-            let store = next.stores.entry(hook.key_file.clone()).or_insert_with(|| {
-                live.stores.remove(&hook.key_file).unwrap_or_else(|| {
-                    make_key_file(&hook.key_file);
-                    KeyStore::follow(&hook.key_file, &self.watcher)
-                })
+            let keys = next.store(&live, &hook.key_file, || {
+                make_key_file(&hook.key_file);
+                KeyStore::follow(&hook.key_file, &self.watcher)
             });
-            let keys = store.clone();
-            let switch = match live.switches.get(&hook.name) {
-                Some(switch) => switch.clone(),
-                None => Switch::new(hook.enabled),
-            };
+            // Keys of another service: nobody else can make them.
+            for path in
+                [&hook.upstream_key_file, &hook.upstream_sign_key_file].into_iter().flatten()
+            {
+                next.store(&live, path, || KeyStore::follow(path, &self.watcher));
+            }
+            let switch = live.switches.get(&hook.name).cloned();
+            let switch = switch.unwrap_or_else(|| Switch::new(hook.enabled));
             next.switches.insert(hook.name.clone(), switch.clone());
-            let upstream = hook.upstream.as_ref().map(|upstream| {
-                let known = next.upstreams.iter().chain(&live.upstreams);
-                let known = known.into_iter().find(|known| known.config() == upstream).cloned();
-                let upstream = known.unwrap_or_else(|| Upstream::new(upstream));
-                next.upstreams.push(upstream.clone());
-                upstream
-            });
-            let layer =
-                self.gate(hook, config, keys, switch).map_err(|e| (hook.name.clone(), e))?;
-            table.push(self.hook(hook, layer, upstream));
+            let layer = self.gate(hook, config, keys, switch);
+            layers.push(layer.map_err(|error| (hook.name.clone(), error))?);
         }
-        for (hook, switch) in
-            config.hooks.iter().zip(config.hooks.iter().map(|hook| &next.switches[&hook.name]))
-        {
-            switch.set(hook.enabled);
+        let mut table = Table::new();
+        for (hook, layer) in config.hooks.iter().zip(layers) {
+            next.switches[&hook.name].set(hook.enabled);
+            let pacer = self.pacer(hook, &live, &mut next);
+            table.push(self.hook(hook, layer, pacer));
+        }
+        for (name, pacer) in live.pacers.drain() {
+            let kept = next.pacers.get(&name).is_some_and(|kept| Arc::ptr_eq(kept, &pacer));
+            if !kept {
+                self.runtime.spawn(pacer.finish());
+            }
         }
         *live = next;
         Ok(table)
+    }
+
+    /// The pacer of a hook: the one that there is, told where to send now, or a new one.
+    fn pacer(&self, hook: &HookConfig, live: &Live, next: &mut Live) -> Arc<Pacer> {
+        let sender = self.sender(hook, live, next);
+        let known = live.pacers.get(&hook.name).filter(|pacer| *pacer.paces() == hook.paces);
+        let pacer = match known {
+            Some(pacer) => {
+                pacer.redirect(sender);
+                pacer.clone()
+            }
+            None => {
+                let pacer = Arc::new(Pacer::new(&hook.name, hook.paces.clone(), sender));
+                self.runtime.spawn(Pacer::run(Arc::downgrade(&pacer)));
+                pacer
+            }
+        };
+        next.pacers.insert(hook.name.clone(), pacer.clone());
+        pacer
+    }
+
+    fn sender(&self, hook: &HookConfig, live: &Live, next: &mut Live) -> Sender {
+        let store = |path: &Option<PathBuf>| next.stores.get(path.as_ref()?).cloned();
+        let (path_keys, signing_keys) =
+            (store(&hook.upstream_key_file), store(&hook.upstream_sign_key_file));
+        let target = hook.upstream.as_ref().map(|upstream| Target {
+            upstream: next.upstream(live, upstream),
+            path: match &hook.upstream_path {
+                Some(template) => TargetPath::Template(template.clone(), path_keys),
+                // The path of a hook was checked when the configuration was read.
+                None => TargetPath::Fixed(
+                    PathAndQuery::try_from(&hook.path).unwrap_or(PathAndQuery::from_static("/")),
+                ),
+            },
+            body: hook.upstream_body,
+            forward_headers: hook.forward_headers.clone(),
+            generic_header: hook.generic_header.clone(),
+            mark_azure_devops: hook.mark_azure_devops,
+            signing_keys,
+        });
+        Sender { target, metrics: self.metrics.hook(&hook.name) }
     }
 
     fn gate(
@@ -289,20 +364,13 @@ impl Shared {
             .body_deadline(config.limits.body_deadline)
             .budget(self.budget.clone())
             .parse_options(options)
-            .rules(Rules::default())
+            .rules(hook.rules.clone())
             .build()
     }
 
-    fn hook(&self, hook: &HookConfig, layer: GateLayer, upstream: Option<Upstream>) -> Hook {
+    fn hook(&self, hook: &HookConfig, layer: GateLayer, pacer: Arc<Pacer>) -> Hook {
         let metrics = self.metrics.hook(&hook.name);
-        let target = upstream.map(|upstream| Target {
-            upstream,
-            // The path of a hook was checked when the configuration was read.
-            path: PathAndQuery::try_from(&hook.path).unwrap_or(PathAndQuery::from_static("/")),
-            forward_headers: hook.forward_headers.clone(),
-            generic_header: hook.generic_header.clone(),
-        });
-        let dispatch = Dispatch::new(target, metrics.clone());
+        let dispatch = Dispatch::new(pacer);
         let limit = GlobalConcurrencyLimitLayer::with_semaphore(self.in_flight.clone());
         let behind = LoadShedLayer::new().layer(limit.layer(dispatch));
         Hook {
@@ -310,6 +378,22 @@ impl Shared {
             path: hook.path.clone(),
             gate: layer.layer(behind),
             metrics,
+        }
+    }
+
+    /// Sends what is held, as far as the grace period goes of which so much is over.
+    async fn flush(&self, over: Duration) {
+        let (pacers, grace): (Vec<_>, _) = {
+            let live = self.live();
+            (live.pacers.values().cloned().collect(), live.config.limits.grace_period)
+        };
+        let all = async {
+            for pacer in &pacers {
+                pacer.flush().await;
+            }
+        };
+        if tokio::time::timeout(grace.saturating_sub(over), all).await.is_err() {
+            tracing::error!("held deliveries are lost: the grace period ended");
         }
     }
 
@@ -328,6 +412,7 @@ impl Shared {
             }
         };
         let restart = self.live().config.needs_restart(&next);
+        self.follow_files(&next);
         match self.build_hooks(&next) {
             Ok(table) => self.stack.replace(table),
             Err((hook, error)) => {
@@ -344,9 +429,31 @@ impl Shared {
         Take::Taken
     }
 
-    fn reload_tls(&self, files: &super::config::TlsFiles) -> Take {
+    /// Follows the configuration, what it names and the certificate, and nothing else any more.
+    fn follow_files(&self, config: &Config) {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        following.retain(|path, _| config.files().any(|named| named == path));
+        for path in config.files() {
+            if following.contains_key(path) {
+                continue;
+            }
+            let known = watch::read(path, MAX_FILE_BYTES).ok();
+            let (weak, tls) = (self.weak.clone(), config.tls.clone());
+            let tls = tls.filter(|tls| path == tls.certificate || path == tls.key);
+            let guard = self.watcher.watch(path, MAX_FILE_BYTES, known.as_ref(), move |reading| {
+                match (weak.upgrade(), &tls) {
+                    (Some(shared), Some(files)) => shared.reload_tls(files),
+                    (Some(shared), None) => shared.reload(reading.is_confirmed()),
+                    (None, _) => Take::Refused,
+                }
+            });
+            following.insert(path.into(), guard);
+        }
+    }
+
+    fn reload_tls(&self, files: &TlsFiles) -> Take {
         let Some(tls) = &self.tls else { return Take::Refused };
-        let read = |path: &Path| crate::watch::read(path, MAX_FILE_BYTES);
+        let read = |path: &Path| watch::read(path, MAX_FILE_BYTES);
         let (Ok(certificate), Ok(key)) = (read(&files.certificate), read(&files.key)) else {
             tracing::error!("certificate or key cannot be read, the old pair stays in use");
             return Take::Refused;
@@ -369,32 +476,6 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
-}
-
-/// Follows the configuration, what it names, and the certificate.
-fn follow(shared: &Arc<Shared>, watcher: &Watcher) -> Vec<WatchGuard> {
-    let config = shared.live().config.clone();
-    let mut guards = Vec::new();
-    for path in config.file.iter().chain(&config.also_read) {
-        let known = crate::watch::read(path, MAX_FILE_BYTES).ok();
-        let weak = Arc::downgrade(shared);
-        guards.push(watcher.watch(path, MAX_FILE_BYTES, known.as_ref(), move |reading| {
-            match weak.upgrade() {
-                Some(shared) => shared.reload(reading.is_confirmed()),
-                None => Take::Refused,
-            }
-        }));
-    }
-    if let Some(files) = &config.tls {
-        for path in [&files.certificate, &files.key] {
-            let known = crate::watch::read(path, MAX_FILE_BYTES).ok();
-            let (weak, files) = (Arc::downgrade(shared), files.clone());
-            guards.push(watcher.watch(path, MAX_FILE_BYTES, known.as_ref(), move |_| {
-                weak.upgrade().map_or(Take::Refused, |shared| shared.reload_tls(&files))
-            }));
-        }
-    }
-    guards
 }
 
 /// A missing key file is made once. What then is there is never changed.
@@ -512,8 +593,6 @@ pub enum AppError {
     Watcher(io::Error),
     /// What a hook is told does not fit together.
     Hook(String, GateError),
-    /// The configuration is wrong.
-    Config(ConfigError),
 }
 
 impl fmt::Display for AppError {
@@ -529,7 +608,6 @@ impl fmt::Display for AppError {
             Self::Tls(error) => error.fmt(f),
             Self::Watcher(_) => f.write_str("cannot start the thread that follows files"),
             Self::Hook(hook, error) => write!(f, "hook {hook}: {error}"),
-            Self::Config(error) => error.fmt(f),
         }
     }
 }
@@ -540,7 +618,7 @@ impl std::error::Error for AppError {
             Self::State(_, error) | Self::Watcher(error) => Some(error),
             Self::Listen(error) => error.source(),
             Self::Tls(error) => error.source(),
-            Self::Locked(_) | Self::Hook(..) | Self::Config(_) => None,
+            Self::Locked(_) | Self::Hook(..) => None,
         }
     }
 }

@@ -12,7 +12,8 @@
 //!    reads `gzip, chunked` as `chunked` and would hand on a body that is not what it seems
 //!    ([RFC 9112 section 6.1](https://www.rfc-editor.org/rfc/rfc9112#section-6.1)).
 //! 4. `Host` that is missing (HTTP/1.0 may go without), that comes twice, or that is no host with
-//!    an optional port ([RFC 9112 section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
+//!    an optional port ([RFC 9112 section
+//!    3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
 //! 5. `Host` that is not the host of the absolute URI or `:authority`, where there is one. The
 //!    RFC lets the URI win; nobody honest sends two
 //!    ([RFC 9113 section 8.3.1](https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1)).
@@ -30,9 +31,9 @@
 //!
 //! Differing or broken `Content-Length`, `Transfer-Encoding` in HTTP/1.0, folded lines, control
 //! characters, white space before the colon: 400. A head beyond the limit: 431. Where both
-//! `Content-Length` and `Transfer-Encoding: chunked` come, hyper takes away the first and closes the
-//! connection after the answer. A bare LF it takes for the end of a line, as RFC 9112 section 2.2 allows;
-//! upstream never sees it, since the request is written anew.
+//! `Content-Length` and `Transfer-Encoding: chunked` come, hyper takes away the first and closes
+//! the connection after the answer. A bare LF it takes for the end of a line, as RFC 9112 section
+//! 2.2 allows; upstream never sees it, since the request is written anew.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,4 +1,18 @@
 //! The sidecar: the gate as a reverse proxy.
+//!
+//! The parts in floor order: each uses those above it in this list, and none below.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`telemetry`], [`limit`], [`tls`], [`head`], [`unread`] | metrics and logs; connection limits; TLS; what a head may be; `Connection: close` |
+//! | [`upstream`] | the service behind the gate, and how a delivery is sent to it |
+//! | [`config`] | what the sidecar is told |
+//! | [`dispatch`] | what happens to a delivery that passed the gate |
+//! | [`stack`], [`admin`] | a request's way; probes and metrics |
+//! | [`listen`] | connections under limits and deadlines |
+//! | [`app`] | all of it: built, run, reloaded, drained |
+//!
+//! A sidecar of your own is put together from the same parts: see `examples/sidecar.rs`.
 
 pub mod head;
 pub mod limit;

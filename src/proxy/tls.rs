@@ -2,12 +2,12 @@
 //!
 //! - rustls with *ring*, which is named here and not looked up: a process-wide default could be
 //!   another one, or none.
-//! - ALPN offers `h2` and `http/1.1`. A client that names neither is told so and turned away; one without
-//!   ALPN gets HTTP/1.1.
+//! - ALPN offers `h2` and `http/1.1`. A client that names neither is told so and turned away; one
+//!   without ALPN gets HTTP/1.1.
 //! - TLS 1.2 and 1.3. No 0-RTT: a repeated delivery would be a second delivery.
-//! - [`ServerTls::reload`] takes a new pair for the handshakes that begin from then on. While only one of the two
-//!   files has been replaced they do not belong together; then the old pair stays and the error says so, and the
-//!   caller tries again at the next change.
+//! - [`ServerTls::reload`] takes a new pair for the handshakes that begin from then on. While only
+//!   one of the two files has been replaced they do not belong together; then the old pair stays
+//!   and the error says so, and the caller tries again at the next change.
 //!
 //! Nothing here watches files. No error holds anything of the key file's content.
 
@@ -314,7 +314,7 @@ mod tests {
             assert_eq!(error.kind(), kind);
             assert_eq!(in_use(&tls), der(&old.0));
         }
-        tls.clone().reload(new.0.as_bytes(), new.1.as_bytes()).unwrap();
+        tls.reload(new.0.as_bytes(), new.1.as_bytes()).unwrap();
         assert_eq!(in_use(&tls), der(&new.0));
     }
 

@@ -1,15 +1,17 @@
 //! Says `Connection: close` where a request is answered before its body was read.
 //!
 //! A refusal is best sent at once, while the client may still be sending a large body. hyper then
-//! closes an HTTP/1 connection, since it cannot find the next request without reading all of
-//! this one, but it does not say so, and a client that takes the connection for alive loses its next
-//! request. [RFC 9112 section 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6) wants it said.
+//! closes an HTTP/1 connection, since it cannot find the next request without reading all of this
+//! one, but it does not say so, and a client that takes the connection for alive loses its next
+//! request. [RFC 9112 section 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6) wants it
+//! said.
 //!
 //! [`CloseUnread`] belongs outside everything that reads or drops the body: it is the outermost
-//! layer of the sidecar's stack. It watches the body and adds the header to the answer if the end of the
-//! body had not been seen by then. HTTP/2 and requests without a body it leaves alone.
+//! layer of the sidecar's stack. It watches the body and adds the header to the answer if the end
+//! of the body had not been seen by then. HTTP/2 and requests without a body it leaves alone.
 //!
-//! That the answer arrives although the client is still sending is the listener's part (lingering close).
+//! That the answer arrives although the client is still sending is the listener's part (lingering
+//! close).
 
 use std::future::Future;
 use std::pin::Pin;

@@ -66,7 +66,10 @@ pub(super) fn hex_sha256(bytes: &[u8], key: &Key) -> Result<String, SignError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FORM, JSON, NOW, name, post, ring, ring_of};
+    use bytes::Bytes;
+    use http::{Method, Uri};
+
+    use super::super::testing::{FORM, JSON, NOW, headers, name, post, ring, ring_of};
     use super::super::{PayloadError, Refusal};
     use super::*;
 
@@ -125,6 +128,16 @@ mod tests {
         assert_eq!(name(post(&Github, &[sha1, JSON], body, &keys)), Err(Refusal::Missing));
         let sha256 = (SHA256, "sha1=126f2c800419c60137ce748d7672e77b65cf16d6");
         assert_eq!(name(post(&Github, &[sha256, JSON], body, &keys)), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn a_signature_over_the_body_vouches_for_no_query() {
+        let headers = headers(&[(SHA256, DOCUMENTED), JSON]);
+        let (method, uri) = (Method::GET, Uri::from_static("/?payload=evil"));
+        let head = Head { method: &method, uri: &uri, headers: &headers };
+        let body = Bytes::from_static(b"Hello, World!");
+        let verified = Github.verify(head, &body, &ring(), NOW).unwrap();
+        assert_eq!((verified.payload.unwrap(), verified.covers_body), (body, true));
     }
 
     #[test]

@@ -21,7 +21,8 @@
 //! - SHA-1 counts for nothing: where a host sends it beside SHA-256 it is not looked at, and where
 //!   it comes alone there is no credential.
 //! - Hex is taken in both cases, base64 only with its padding; a wrong length is malformed.
-//! - A token or a signature that does not cover the body never counts as a signature.
+//! - A token or a signature that does not cover the body never counts as a signature, and one over
+//!   the body vouches for no payload in the query.
 //!
 //! # Schemes of your own
 //!
@@ -191,12 +192,13 @@ impl Pending {
     ///
     /// [`Refusal`] if the credential does not hold.
     pub fn finish(self, head: Head<'_>, body: &Bytes) -> Result<Verified, Refusal> {
-        let payload = payload(head, body);
-        let key = match self.0 {
-            Waiting::Body(proof) => proof.finish()?,
+        let (key, payload) = match self.0 {
+            // Never from the query: a signature over the body does not cover it.
+            Waiting::Body(proof) => (proof.finish()?, payload::in_body(head, body)),
             Waiting::Payload(mut proof) => {
-                proof.update(payload.as_ref().map_err(|_| Refusal::Malformed)?);
-                proof.finish()?
+                let payload = payload(head, body).map_err(|_| Refusal::Malformed)?;
+                proof.update(&payload);
+                (proof.finish()?, Ok(payload))
             }
         };
         Ok(Verified { key, payload, covers_body: true })

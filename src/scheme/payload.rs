@@ -24,6 +24,12 @@ pub fn payload(head: Head<'_>, body: &Bytes) -> Result<Bytes, PayloadError> {
         let query = head.uri.query().unwrap_or_default();
         return Ok(form::payload(query.as_bytes()).map_err(PayloadError::Form)?.into());
     }
+    in_body(head, body)
+}
+
+/// The JSON payload that the body holds, whatever the method: what a signature over the raw body
+/// vouches for.
+pub(super) fn in_body(head: Head<'_>, body: &Bytes) -> Result<Bytes, PayloadError> {
     // What is signed is what is read: nothing is decompressed in between.
     if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(PayloadError::ContentEncoding);
@@ -135,7 +141,7 @@ mod tests {
         }
         assert_eq!(
             post("application/x-www-form-urlencoded", "{}"),
-            Err(PayloadError::Form(FormError::Missing))
+            Err(PayloadError::Form(FormError::Json))
         );
         assert_eq!(
             read(Method::GET, "/", &[], "payload=x"),

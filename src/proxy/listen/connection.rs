@@ -1,8 +1,8 @@
 //! One connection, from the TLS handshake to its close.
 //!
 //! Which HTTP it speaks is known before its first byte: HTTP/1 on plain TCP, what ALPN says on TLS.
-//! hyper-util's `auto::Builder` looks at the first bytes instead, has no timeout while it waits for them, and
-//! does not pass on the limit on a head's size.
+//! hyper-util's `auto::Builder` looks at the first bytes instead, has no timeout while it waits for
+//! them, and does not pass on the limit on a head's size.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -21,15 +21,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
-use super::super::tls::{ALPN_H2, Transport};
 use super::ListenConfig;
 use super::exchange::{Exchanges, Peer, Tracked};
 use super::io::{TimedIo, Timeouts};
 use super::stats::{ListenStats, count};
+use crate::proxy::tls::{ALPN_H2, Transport};
 use crate::source::Source;
 
 /// How long an HTTP/2 client that was told to go may take to do so, at most.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What longer times are cut to, so that no deadline is beyond what the clock can tell.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What the connections of a listener share.
 #[derive(Debug)]
@@ -41,7 +44,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: ListenConfig) -> Self {
+    pub(super) fn new(mut config: ListenConfig) -> Self {
+        for limit in [
+            &mut config.keep_alive,
+            &mut config.head_timeout,
+            &mut config.handshake_timeout,
+            &mut config.write_timeout,
+            &mut config.http2_idle,
+            &mut config.linger,
+            &mut config.drain,
+        ] {
+            *limit = (*limit).min(FOREVER);
+        }
         Self { config, stats: Arc::default(), http1: http1_builder(), http2: http2_builder() }
     }
 
@@ -189,7 +203,7 @@ where
                     deadline = later;
                     false
                 } else if told_to_go {
-                    tracing::debug!(source = %peer.source, "HTTP/2 client did not go, connection cut");
+                    tracing::debug!(source = %peer.source, "HTTP/2 client did not go");
                     return;
                 } else {
                     if exchanges.requests() == 0 {

@@ -21,12 +21,13 @@ use tokio::time::Instant;
 use tower::util::Oneshot;
 use tower_service::Service;
 
-use super::super::tls::Transport;
+use crate::proxy::tls::Transport;
 use crate::source::Source;
 
 /// The requests of one connection, as counters.
 ///
-/// All are relaxed: HTTP/1 writes and reads them in one task, and in HTTP/2 the only reader is a timer.
+/// All are relaxed: HTTP/1 writes and reads them in one task, and in HTTP/2 what reads them are
+/// timers that look again.
 #[derive(Debug)]
 pub(super) struct Exchanges {
     began: Instant,
@@ -71,9 +72,9 @@ impl Exchanges {
 
     /// Until when an HTTP/2 connection may stay as it is; `None`: no longer.
     ///
-    /// It may for `head` until its first request, while the service works on one, and for `idle` after a
-    /// request came or an answer made progress: an answer that the client does not take is no
-    /// reason to stay. A client that was told to go stays for open answers only.
+    /// It may for `head` until its first request, while the service works on one, and for `idle`
+    /// after a request came or an answer made progress: an answer that the client does not take is
+    /// no reason to stay. A client that was told to go stays for open answers only.
     pub(super) fn patience(
         &self,
         head: Duration,
@@ -120,8 +121,8 @@ pub(super) struct Peer {
     pub(super) transport: Transport,
 }
 
-/// The service as hyper calls it: with [`Source`] and [`Transport`] in the request's extensions, and
-/// with [`Exchanges`] kept.
+/// The service as hyper calls it: with [`Source`] and [`Transport`] in the request's extensions,
+/// and with [`Exchanges`] kept.
 #[derive(Clone, Debug)]
 pub(super) struct Tracked<S> {
     service: S,

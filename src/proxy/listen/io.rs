@@ -18,11 +18,12 @@
 //!
 //! # Lingering close
 //!
-//! A server that closes a socket while the client is still sending makes the kernel answer with RST, and an RST
-//! can overtake the answer or make the client's kernel throw it away
-//! ([RFC 9112 section 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)). So the close has two steps: the write
-//! side is shut, then what still comes is read and thrown away until the client closes too or a time has passed.
-//! After 64 KiB nothing more is read, which makes the client wait, but the time is still given.
+//! A server that closes a socket while the client is still sending makes the kernel answer with
+//! RST, and an RST can overtake the answer or make the client's kernel throw it away ([RFC 9112
+//! section 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)). So the close has two steps:
+//! the write side is shut, then what still comes is read and thrown away until the client closes
+//! too or a time has passed. After 64 KiB nothing more is read, which makes the client wait, but
+//! the time is still given.
 //!
 //! # Cost
 //!

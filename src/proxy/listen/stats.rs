@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of a listener, each a relaxed atomic; all but [`active`](Self::active) only grow.
 ///
-/// What is answered by hyper itself and not by the gate can be seen only here: [`parse_errors`](Self::parse_errors) and
-/// its part [`heads_too_large`](Self::heads_too_large) are HTTP/1 alone, since in HTTP/2 a
-/// malformed or oversized head ends its stream and not the connection.
+/// What is answered by hyper itself and not by the gate can be seen only here:
+/// [`parse_errors`](Self::parse_errors) and its part [`heads_too_large`](Self::heads_too_large) are
+/// HTTP/1 alone, since in HTTP/2 a malformed or oversized head ends its stream and not the
+/// connection.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ListenStats {

@@ -74,7 +74,7 @@ async fn half_a_second_head_is_cut_when_it_is_due() {
 
 #[tokio::test]
 async fn a_connection_is_closed_in_order_when_it_was_idle_for_long_enough() {
-    let server = Server::start(ListenConfig { keep_alive: SHORT, ..config() });
+    let server = Server::start(ListenConfig { keep_alive: SHORT, linger: LONG, ..config() });
     let mut client = server.connect().await;
     assert_eq!(client.ask(GET).await.status, 200);
     let begun = Instant::now();
@@ -114,7 +114,8 @@ async fn a_client_that_takes_its_answer_slowly_gets_all_of_it() {
     let server = Server::start(ListenConfig { write_timeout: LONGER, ..config() });
     let mut client = server.connect().await;
     client.send("GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-    let mut chunk = vec![0; 8 * 1024 * 1024];
+    let mut chunk = vec![0; 1024 * 1024];
+    let begun = Instant::now();
     let mut length = 0;
     loop {
         // Slower than it could be, but never for as long as the limit.
@@ -125,5 +126,24 @@ async fn a_client_that_takes_its_answer_slowly_gets_all_of_it() {
         }
     }
     assert!(length > 64 * 1024 * 1024, "{length}");
+    assert!(begun.elapsed() > LONGER, "all of it took longer than a part may");
     assert_eq!(load(&server.stats.write_timeouts), 0);
+}
+
+#[tokio::test]
+async fn a_time_beyond_the_clock_is_for_ever() {
+    let server = Server::start(ListenConfig {
+        keep_alive: Duration::MAX,
+        head_timeout: Duration::MAX,
+        write_timeout: Duration::MAX,
+        linger: Duration::MAX,
+        drain: Duration::MAX,
+        ..config()
+    });
+    let mut client = server.connect().await;
+    for _ in 0..2 {
+        assert_eq!(client.ask(GET).await.status, 200);
+        assert!(client.is_silent_for(SHORT).await);
+    }
+    assert_eq!(server.stop().await, 0);
 }

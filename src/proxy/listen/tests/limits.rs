@@ -1,5 +1,8 @@
 //! How many connections may be open.
 
+use std::io::ErrorKind;
+use std::time::Instant;
+
 use super::*;
 
 const WHILE: Duration = Duration::from_millis(200);
@@ -60,13 +63,52 @@ async fn an_address_that_is_in_use_is_an_error_that_names_it() {
     assert!(std::error::Error::source(&error).is_some());
 }
 
+/// Runs in a process of its own, since file descriptors are the process's.
+#[tokio::test]
+async fn without_a_free_file_descriptor_accepting_pauses_and_then_goes_on() {
+    const CHILD: &str = "HOOKGATE_TEST_FEW_FILES";
+    if std::env::var_os(CHILD).is_none() {
+        let path = concat!(
+            module_path!(),
+            "::without_a_free_file_descriptor_accepting_pauses_and_then_goes_on"
+        );
+        let output = tokio::process::Command::new("sh")
+            .args(["-c", "ulimit -n 64 && exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg(path.split_once("::").unwrap().1)
+            .env(CHILD, "1")
+            .kill_on_drop(true)
+            .output();
+        let output = within(output).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let server = Server::start(config());
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    // One for the client, none for the server.
+    files.pop();
+    let begun = Instant::now();
+    let mut client = server.connect().await;
+    client.send(GET).await;
+    until(|| load(&server.stats.accept_errors) >= 3).await;
+    let pauses = load(&server.stats.accept_errors) - 1;
+    assert!(begun.elapsed() >= super::super::ACCEPT_PAUSE * pauses as u32);
+    files.pop();
+    assert_eq!(client.answer().await.status, 200);
+}
+
 #[test]
 fn only_the_loss_of_one_connection_is_passed_over_without_a_pause() {
-    let is_lost = |code| super::super::is_lost_connection(&std::io::Error::from_raw_os_error(code));
-    let (econnaborted, econnreset) = (103, 104);
-    assert!(is_lost(econnaborted) && is_lost(econnreset));
-    let (emfile, enfile, enobufs, enomem, einval) = (24, 23, 105, 12, 22);
-    for code in [emfile, enfile, enobufs, enomem, einval] {
-        assert!(!is_lost(code), "{code}");
+    let is_lost = super::super::is_lost_connection;
+    for kind in [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset] {
+        assert!(is_lost(&kind.into()), "{kind}");
+    }
+    let (emfile, enfile, enomem, einval) = (24, 23, 12, 22);
+    for code in [emfile, enfile, enomem, einval] {
+        assert!(!is_lost(&std::io::Error::from_raw_os_error(code)), "{code}");
     }
 }

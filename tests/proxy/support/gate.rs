@@ -1,0 +1,359 @@
+//! The real program in a folder of its own.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::{self, Answer, Client, Request};
+use super::upstream::Upstream;
+use super::{PATIENCE, until, within};
+
+/// How the program is to be started. Ports are chosen by the system unless something else is said.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    folder: Arc<TempDir>,
+    args: Vec<OsString>,
+    env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// `hookgate serve` in a fresh folder, with its log as JSON.
+    pub(crate) fn new() -> Self {
+        Self::bare(&["serve", "--log-format", "json"]).args(&[
+            "--listen",
+            "127.0.0.1:0",
+            "--health",
+            "127.0.0.1:0",
+            "--state-dir",
+            "state",
+        ])
+    }
+
+    /// `hookgate` with these arguments alone, in a fresh folder.
+    pub(crate) fn bare(args: &[&str]) -> Self {
+        let folder = Arc::new(TempDir::with_prefix("hookgate-").expect("a folder"));
+        Self { folder, args: Vec::new(), env: Vec::new() }.args(args)
+    }
+
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(OsString::from));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// In this folder, where another process ran before or runs now.
+    pub(crate) fn within(self, folder: &Arc<TempDir>) -> Self {
+        Self { folder: Arc::clone(folder), ..self }
+    }
+
+    /// Writes `hookgate.toml` and names it.
+    pub(crate) fn config(self, text: &str) -> Self {
+        fs::write(self.path("hookgate.toml"), text).expect("a file");
+        self.args(&["--config", "hookgate.toml"])
+    }
+
+    /// Writes `webhook.key` for its owner alone, and names it.
+    pub(crate) fn keys(self, text: &str) -> Self {
+        write_private(&self.path("webhook.key"), text);
+        self.args(&["--key-file", "webhook.key"])
+    }
+
+    /// Names the service for hooks that name none.
+    pub(crate) fn upstream(self, upstream: &Upstream) -> Self {
+        self.args(&["--upstream", &upstream.url()])
+    }
+
+    pub(crate) fn folder(&self) -> &Arc<TempDir> {
+        &self.folder
+    }
+
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts `serve` and waits until it says where it listens.
+    #[track_caller]
+    pub(crate) fn start(self) -> Gate {
+        let mut running = self.spawn();
+        let started = within(PATIENCE, || {
+            let log = running.stderr.text();
+            let probes_known =
+                log.contains("answering /live") || log.contains("probes and metrics are off");
+            (probes_known || running.child.try_wait().ok()?.is_some()).then_some(log)
+        });
+        let log = started.unwrap_or_default();
+        let address = address_after(&log, "taking deliveries");
+        let Some(address) = address else {
+            panic!("not started: {log}");
+        };
+        Gate { address, health: address_after(&log, "answering /live"), running }
+    }
+
+    /// Runs the program to its end, which must come by itself.
+    #[track_caller]
+    pub(crate) fn run(self) -> Finished {
+        self.spawn().wait(PATIENCE)
+    }
+
+    fn spawn(self) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookgate"));
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program");
+        let stdout = Output::follow(child.stdout.take().expect("a pipe"));
+        let stderr = Output::follow(child.stderr.take().expect("a pipe"));
+        Running { child, stdout, stderr, folder: self.folder, reaped: false }
+    }
+}
+
+/// The program while it serves. Dropping it stops it, and fails the test if it panicked.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    address: SocketAddr,
+    health: Option<SocketAddr>,
+    running: Running,
+}
+
+impl Gate {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn folder(&self) -> &Arc<TempDir> {
+        &self.running.folder
+    }
+
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder().path().join(name)
+    }
+
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    #[track_caller]
+    pub(crate) fn ask(&self, request: &Request) -> Answer {
+        client::ask(self.address, request)
+    }
+
+    /// Asks the listener for probes.
+    #[track_caller]
+    pub(crate) fn probe(&self, path: &str) -> Answer {
+        client::ask(self.health.expect("probes are on"), &Request::new("GET", path))
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        self.probe("/metrics").text()
+    }
+
+    /// The value of a series, by the text before its value; zero if it is not there.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let metrics = self.metrics();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// How many requests had this outcome, whatever their hook and provider.
+    pub(crate) fn counted(&self, outcome: &str) -> f64 {
+        let wanted = format!("outcome=\"{outcome}\"");
+        let metrics = self.metrics();
+        let lines = metrics
+            .lines()
+            .filter(|line| line.starts_with("hookgate_requests_total{") && line.contains(&wanted));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The log so far.
+    pub(crate) fn log(&self) -> String {
+        self.running.stderr.text()
+    }
+
+    /// What was printed so far.
+    pub(crate) fn printed(&self) -> String {
+        self.running.stdout.text()
+    }
+
+    /// Waits for a line of the log, which must be JSON, and gives the first.
+    #[track_caller]
+    pub(crate) fn logged(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        until(what, || {
+            let log = self.log();
+            log.lines().filter_map(|line| serde_json::from_str(line).ok()).find(|it| is_it(it))
+        })
+    }
+
+    /// Waits for a line of the log whose message is this one.
+    #[track_caller]
+    pub(crate) fn says(&self, message: &str) -> Value {
+        self.logged(message, |line| line["message"] == message)
+    }
+
+    /// The audit records so far.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["target"] == "hookgate::audit").collect()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(self.running.signal(name), "the program is gone");
+    }
+
+    /// Waits until the program has ended.
+    #[track_caller]
+    pub(crate) fn wait(self) -> Finished {
+        self.running.wait(PATIENCE)
+    }
+
+    /// Stops the program as an operator would, and waits for it.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Finished {
+        self.signal("TERM");
+        self.wait()
+    }
+}
+
+/// What the program left behind.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// The process. It never outlives this.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+    folder: Arc<TempDir>,
+    reaped: bool,
+}
+
+impl Running {
+    /// Whether there was a process to be sent this signal.
+    fn signal(&self, name: &str) -> bool {
+        let command = format!("kill -{name} {}", self.child.id());
+        Command::new("sh").args(["-c", &command]).status().expect("a shell").success()
+    }
+
+    #[track_caller]
+    fn wait(mut self, patience: Duration) -> Finished {
+        let status = self.ended(patience).expect("the program did not end in time");
+        let code = status.code();
+        assert!(code.is_some(), "ended by a signal: {status}");
+        self.stdout.end();
+        self.stderr.end();
+        Finished { code, stdout: self.stdout.text(), stderr: self.stderr.text() }
+    }
+
+    fn ended(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let status = within(patience, || self.child.try_wait().expect("our own child"));
+        self.reaped |= status.is_some();
+        status
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.reaped {
+            // A second signal ends also what still waits for an answer.
+            for _ in 0..2 {
+                self.signal("TERM");
+                if self.ended(Duration::from_millis(500)).is_some() {
+                    break;
+                }
+            }
+        }
+        if !self.reaped && self.ended(Duration::from_secs(5)).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        self.stdout.end();
+        self.stderr.end();
+        let log = self.stderr.text();
+        if log.contains("panicked") && !std::thread::panicking() {
+            panic!("the program panicked: {log}");
+        }
+    }
+}
+
+/// What comes out of a pipe, as it comes.
+#[derive(Debug)]
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn follow(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let reader = std::thread::spawn({
+            let bytes = Arc::clone(&bytes);
+            move || {
+                let mut piece = [0; 16 * 1024];
+                while let Ok(read @ 1..) = pipe.read(&mut piece) {
+                    bytes.lock().expect("no thread panicked").extend_from_slice(&piece[..read]);
+                }
+            }
+        });
+        Self { bytes, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().expect("no thread panicked")).into_owned()
+    }
+
+    /// Waits for the end of the pipe.
+    fn end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// Writes a file that only its owner can read.
+pub(crate) fn write_private(path: &Path, text: impl AsRef<[u8]>) {
+    fs::write(path, text).expect("a file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our own file");
+}
+
+/// `hookgate` with these arguments, run to its end in an empty folder.
+#[track_caller]
+pub(crate) fn run<A: AsRef<OsStr>>(args: &[A]) -> Finished {
+    let args: Vec<_> = args.iter().map(|arg| arg.as_ref().to_str().expect("text")).collect();
+    Setup::bare(&args).run()
+}
+
+/// The address in the line with this message.
+fn address_after(log: &str, message: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|line| line.contains(message))?;
+    let (_, rest) = line.split_once("://")?;
+    let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)));
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}
