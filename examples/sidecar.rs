@@ -24,7 +24,7 @@ use hookgate::proxy::listen::{ListenConfig, Listener};
 use hookgate::proxy::stack::{Hook, Stack};
 use hookgate::proxy::telemetry::Metrics;
 use hookgate::proxy::unread::CloseUnreadLayer;
-use hookgate::proxy::upstream::{ForwardHeaders, Upstream, UpstreamConfig};
+use hookgate::proxy::upstream::{Upstream, UpstreamConfig};
 use hookgate::scheme::{Github, Message, Scheme};
 use tower::{Layer, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer, service_fn};
 
@@ -44,13 +44,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let keys = KeyStore::fixed(Keyring::single(key.clone()));
     let gate = GateLayer::builder(keys).path("/webhook").rules(Rules::default()).build()?;
     let metrics = Metrics::new(SystemClock.now());
-    let target = Target {
-        upstream: Upstream::new(&upstream),
-        path: "/webhook".parse()?,
-        forward_headers: ForwardHeaders::default(),
-        generic_header: None,
-    };
-    let dispatch = Dispatch::new(Some(target), metrics.hook("demo"));
+    let target = Target::new(Upstream::new(&upstream), "/webhook".parse()?);
+    let dispatch = Dispatch::direct(Some(target), metrics.hook("demo"));
     let behind = LoadShedLayer::new().layer(ConcurrencyLimitLayer::new(64).layer(dispatch));
     let (name, path) = (Arc::from("demo"), "/webhook".to_owned());
     let hook = Hook { name, path, gate: gate.layer(behind), metrics: metrics.hook("demo") };

@@ -17,7 +17,7 @@ use crate::provider::{Provider, Providers};
 use crate::proxy::upstream::{
     ForwardHeaders, PathTemplate, UpstreamBody, UpstreamConfig, Variable,
 };
-use crate::repository::{Pattern, Patterns, RefPatterns};
+use crate::repository::{Pattern, RefPatterns};
 use crate::scheme::{Algorithm, AzureDevops, Encoding, Generic, Gitee, GiteeMode, Schemes, UrlKey};
 
 /// One hook: a path, the keys that open it, and the service behind it.
@@ -212,8 +212,7 @@ pub(super) fn check(
     hook.rules.events = events.map_or_else(Events::default, |kinds| kinds.into_iter().collect());
     let raw_lists_repositories = raw.repositories.is_some();
     if let Some(patterns) = reader.all(raw.repositories, Pattern::parse) {
-        let checked = Patterns::new(patterns);
-        hook.rules.repositories = reader.keep(hook.at.clone(), checked).unwrap_or_default();
+        hook.rules.repositories = patterns.into_iter().collect();
     }
     if let Some(file) = raw.repositories_file {
         if raw_lists_repositories {
@@ -301,8 +300,7 @@ fn check_repositories_file(
         let text = format!("{} has no pattern", file.get_ref().display());
         reader.problem(Some(file.span()), text);
     }
-    let checked = Patterns::new(patterns);
-    hook.rules.repositories = reader.keep(Some(file.span()), checked).unwrap_or_default();
+    hook.rules.repositories = patterns.into_iter().collect();
 }
 
 fn check_generic(raw: RawGeneric, hook: &mut HookConfig, reader: &mut Reader<'_>) {

@@ -28,6 +28,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -36,7 +37,10 @@ use tower_service::Service;
 
 use self::answer::Answer;
 use self::outgoing::Outgoing;
+use super::config::Paces;
+use super::telemetry::HookMetrics;
 use crate::gate::GateBody;
+use crate::pace::KeyBy;
 
 pub use self::answer::Dispatched;
 pub use self::pacer::Pacer;
@@ -47,6 +51,13 @@ pub use self::sender::{Sender, Target, TargetPath};
 pub struct Dispatch(Arc<Pacer>);
 
 impl Dispatch {
+    /// Sends each delivery as it comes, or prints it where there is no target.
+    pub fn direct(target: Option<Target>, metrics: Arc<HookMetrics>) -> Self {
+        let paces =
+            Paces { coalesce: None, coalesce_by: KeyBy::Ref, dedupe_window: Duration::ZERO };
+        Self(Arc::new(Pacer::new("", paces, Sender { target, metrics })))
+    }
+
     /// Sends at the pace of `pacer`.
     pub fn new(pacer: Arc<Pacer>) -> Self {
         Self(pacer)

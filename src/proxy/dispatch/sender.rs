@@ -59,6 +59,22 @@ pub enum TargetPath {
     Template(PathTemplate, Option<KeyStore>),
 }
 
+impl Target {
+    /// A service that gets every delivery at `path`, with the original body and nothing beside the usual
+    /// headers.
+    pub fn new(upstream: Upstream, path: PathAndQuery) -> Self {
+        Self {
+            upstream,
+            path: TargetPath::Fixed(path),
+            body: UpstreamBody::Original,
+            forward_headers: ForwardHeaders::default(),
+            generic_header: None,
+            mark_azure_devops: false,
+            signing_keys: None,
+        }
+    }
+}
+
 static AZURE_MARK: HeaderName = HeaderName::from_static("x-gij-microsoft-event");
 
 impl Sender {
@@ -93,7 +109,7 @@ impl Sender {
             Err(refused) => {
                 let reason = refused.reason.as_deref();
                 tracing::error!(delivery = %id, reason, "delivery cannot be sent");
-                return refused;
+                return *refused;
             }
         };
         match target.upstream.send(request).await {
@@ -124,13 +140,13 @@ fn request(
     outgoing: &Outgoing,
     id: &str,
     git_ref: Option<&str>,
-) -> Result<UpstreamRequest, Answer> {
+) -> Result<UpstreamRequest, Box<Answer>> {
     let now = SystemClock.now();
     let delivery = &outgoing.delivery;
     let content = target
         .body
         .content(delivery, &outgoing.method, outgoing.body.clone())
-        .map_err(|error| Answer::refused(error.to_string()))?;
+        .map_err(|error| Box::new(Answer::refused(error.to_string())))?;
     let mut headers = rebuild_headers(&outgoing.headers, &target.forward_headers);
     let generic = target.generic_header.as_ref();
     let body = content.into_body(&mut headers, &target.forward_headers, generic);
@@ -149,12 +165,12 @@ fn request(
                 values = values.git_ref(git_ref);
             }
             let rendered = template.render(&values);
-            rendered.map_err(|error| Answer::refused(error.to_string()))?.into_inner()
+            rendered.map_err(|error| Box::new(Answer::refused(error.to_string())))?.into_inner()
         }
     };
     if let Some(keys) = &target.signing_keys {
         sign(&mut headers, &keys.load(), id, &body, now)
-            .map_err(|error| Answer::failed(error.to_string()))?;
+            .map_err(|error| Box::new(Answer::failed(error.to_string())))?;
     }
     Ok(UpstreamRequest { path_and_query, headers, body, delivery: id.into() })
 }
