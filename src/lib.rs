@@ -35,7 +35,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | none | | the layer, keys and schemes; of tokio only its timer and sync |
+//! | none | | the layer, keys, schemes and pace; of tokio only its timer and sync |
 //! | `event` | | parsers that tell what a delivery says, rules over it, keys that are bound to repositories |
 //! | `watch` | | key files that are followed, on Unix |
 //! | `tracing` | | what the gate refuses and what becomes of files, as events of `tracing` |
