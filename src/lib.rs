@@ -35,7 +35,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | none | | the layer, keys and schemes; of tokio only its timer and sync |
+//! | none | | the layer, keys, schemes and pace; of tokio only its timer and sync |
 //! | `event` | | parsers that tell what a delivery says, rules over it, keys that are bound to repositories |
 //! | `watch` | | key files that are followed, on Unix |
 //! | `tracing` | | what the gate refuses and what becomes of files, as events of `tracing` |
@@ -53,7 +53,7 @@
 //! |---|---|---|
 //! | 0 | [`form`], [`outcome`], [`provider`], [`repository`], [`secret`], [`source`], [`time`] | words: plain types |
 //! | 1 | [`key`] | keys and the file that holds them |
-//! | 2 | `event`, [`scheme`] | rules: bytes, headers, keys and the time go in, a verdict comes out |
+//! | 2 | `event`, [`pace`], [`scheme`] | rules: bytes, headers, keys and the time go in, a verdict comes out |
 //! | 3 | [`clock`], `watch` | what time it is, and what files say |
 //! | 4 | [`delivery`], [`keystore`], [`switch`] | what is in force now |
 //! | 5 | [`gate`] | the layer, which puts the steps in order |
