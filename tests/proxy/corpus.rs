@@ -351,7 +351,7 @@ impl Credential {
     fn read(name: &'static str, value: &str) -> Self {
         let prefix = ["sha256=", "v1,", "Basic "].into_iter().find(|it| value.starts_with(it));
         let prefix = prefix.unwrap_or_default();
-        let written = value[prefix.len()..].as_bytes();
+        let written = &value.as_bytes()[prefix.len()..];
         let (bytes, encode): (_, fn(&[u8]) -> String) = match (name, prefix) {
             ("x-gitlab-token", _) => (written.to_vec(), text),
             ("x-gitee-token", _) | (_, "v1," | "Basic ") => {

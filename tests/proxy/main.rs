@@ -8,3 +8,5 @@ mod support;
 
 mod corpus;
 mod deliver;
+mod life;
+mod usage;
