@@ -8,5 +8,6 @@ mod support;
 
 mod corpus;
 mod deliver;
+mod http;
 mod life;
 mod usage;
