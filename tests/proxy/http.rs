@@ -560,6 +560,7 @@ fn over_tls_both_versions_of_http_give_the_service_the_same() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let stream = tokio::net::TcpStream::connect(rig.gate.address()).await.expect("TCP");
+        stream.set_nodelay(true).expect("a socket");
         let name = ServerName::try_from("localhost").expect("a name");
         let connector = TlsConnector::from(pair.client(&["h2"]));
         let tls = connector.connect(name, stream).await.expect("TLS");

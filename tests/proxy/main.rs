@@ -6,6 +6,7 @@
 
 mod support;
 
+mod canary;
 mod corpus;
 mod deliver;
 mod http;
