@@ -20,11 +20,11 @@
 //!    tells one web service on a host from another. The port of SSH, git or svn only says where a
 //!    daemon listens; Bitbucket Server's 7999, Gitea's 2222 and Gerrit's 29418 lead to the same
 //!    repository as `https://` on that host. So a service whose *web* port is unusual has two keys,
-//!    `git.example.com:3000/acme/widget` and, over SSH, `git.example.com/acme/widget`; the parsers of
-//!    events prefer the first.
+//!    `git.example.com:3000/acme/widget` and, over SSH, `git.example.com/acme/widget`; the parsers
+//!    of events prefer the first, and for bound keys the second counts as the first beside it.
 //! 5. Percent-encoding is made uniform: what need not be encoded is decoded, everything else is
-//!    encoded once, in upper case. So a key is ASCII without white space, comma, `*`, `!` or `?`. An
-//!    encoded slash, a control character, `.` and `..` are errors.
+//!    encoded once, in upper case. So a key is ASCII without white space, comma, `*`, `!` or `?`.
+//!    An encoded slash, a control character, `.` and `..` are errors.
 //! 6. Empty segments and a trailing slash go, and so does `.git` at the end.
 //! 7. The path keeps its case, unless the host is known not to care: github.com, gitlab.com,
 //!    bitbucket.org and Azure DevOps Services have theirs in lower case.
@@ -32,13 +32,13 @@
 //!    `dev.azure.com/…/_git/…`, `ssh.dev.azure.com:v3/…`, `*.visualstudio.com` and
 //!    `vs-ssh.visualstudio.com:v3/…`. An address without a project means the project of the
 //!    repository's name.
-//! 9. Bitbucket Server has `/scm/` before project and repository on the web and not over SSH. It goes
-//!    where the path of a web address is exactly `scm/project/repository`. (A delivery that comes
-//!    from Bitbucket Server loses it below a context path too, and one from another host keeps
-//!    it: a group of GitLab may be called `scm`.)
+//! 9. Bitbucket Server has `/scm/` before project and repository on the web and not over SSH. It
+//!    goes where the path of a web address is exactly `scm/project/repository`. (A delivery that
+//!    comes from Bitbucket Server loses it below a context path too, and one from another host
+//!    keeps it: a group of GitLab may be called `scm`.)
 //!
-//! Sources: [git-clone, "GIT URLS"](https://git-scm.com/docs/git-clone#_git_urls),
-//! [RFC 3986, section 2](https://www.rfc-editor.org/rfc/rfc3986#section-2), and the hosts' own pages.
+//! Sources: [git-clone, "GIT URLS"](https://git-scm.com/docs/git-clone#_git_urls), [RFC 3986,
+//! section 2](https://www.rfc-editor.org/rfc/rfc3986#section-2), and the hosts' own pages.
 
 mod pattern;
 
@@ -83,18 +83,17 @@ impl RepositoryUrl {
         if address.len() > MAX_LEN {
             return Err(Kind::TooLong.into());
         }
+        let classes = classes(address);
         let is_white = char::is_whitespace;
-        if address.bytes().any(is_forbidden)
-            || address.starts_with(is_white)
-            || address.ends_with(is_white)
+        if classes & FORBIDDEN != 0 || address.starts_with(is_white) || address.ends_with(is_white)
         {
             return Err(Kind::Character.into());
         }
-        let parts = Parts::split(address)?;
+        let parts = Parts::split(address, classes)?;
         let mut key = String::with_capacity(address.len() + 8);
         parts.push_authority(&mut key)?;
         let path = key.len();
-        push_path(&mut key, parts.path)?;
+        push_path(&mut key, parts.path, classes & CODED != 0)?;
         if ignores_case(&key[..path]) {
             key[path..].make_ascii_lowercase();
         }
@@ -238,24 +237,24 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn split(address: &'a str) -> Result<Self, RepositoryUrlError> {
-        match address.split_once("://") {
-            Some((scheme, rest)) => Self::split_url(scheme, rest),
-            None => Self::split_scp(address),
+    fn split(address: &'a str, classes: u8) -> Result<Self, RepositoryUrlError> {
+        let colon = find(address, b':').ok_or(Kind::NoAddress)?;
+        let (scheme, rest) = address.split_at(colon);
+        match rest.strip_prefix("://") {
+            Some(_) if classes & QUERY != 0 => Err(Kind::Query.into()),
+            Some(rest) => Self::split_url(scheme, rest),
+            None => Self::split_scp(address, colon),
         }
     }
 
     fn split_url(scheme: &str, rest: &'a str) -> Result<Self, RepositoryUrlError> {
         let index = SCHEMES.iter().position(|name| scheme.eq_ignore_ascii_case(name));
         let web = index.ok_or(Kind::Scheme)? < 2;
-        if rest.contains(['?', '#']) {
-            return Err(Kind::Query.into());
-        }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_at(find(rest, b'/').unwrap_or(rest.len()));
         let (_, host) = split_user(authority)?;
         let end = match host.strip_prefix('[') {
             Some(inner) => inner.find(']').ok_or(Kind::Host)? + 2,
-            None => host.find(':').unwrap_or(host.len()),
+            None => find(host, b':').unwrap_or(host.len()),
         };
         let (host, port) = host.split_at(end);
         let port = match port.strip_prefix(':') {
@@ -267,23 +266,22 @@ impl<'a> Parts<'a> {
     }
 
     /// `user@host:path`, where git wants the colon before any slash.
-    fn split_scp(address: &'a str) -> Result<Self, RepositoryUrlError> {
-        let bracket = address.find('[').filter(|&at| at == 0 || address.as_bytes()[at - 1] == b'@');
-        let from = match bracket {
-            Some(at) => at + address[at..].find(']').ok_or(Kind::Host)?,
-            None => 0,
+    fn split_scp(address: &'a str, colon: usize) -> Result<Self, RepositoryUrlError> {
+        // The first colon is within the brackets where the host is an IPv6 address.
+        let colon = match find(&address[..colon], b'[') {
+            Some(_) => address.find("]:").ok_or(Kind::Host)? + 1,
+            None => colon,
         };
-        let colon = from + address[from..].find(':').ok_or(Kind::NoAddress)?;
         let (authority, path) = (&address[..colon], &address[colon + 1..]);
-        if authority.contains('/') {
+        if find(authority, b'/').is_some() {
             return Err(Kind::NoAddress.into());
         }
         let (user, host) = split_user(authority)?;
         // `C:/name` is a path on Windows, `https:/host` a slip, `ext::command` names a helper, and
         // `user:password@host:path` would show a password.
-        let first = path.split('/').next().unwrap_or_default();
+        let first = &path[..find(path, b'/').unwrap_or(path.len())];
         let is_no_host = host.len() == 1 || SCHEMES.iter().any(|s| host.eq_ignore_ascii_case(s));
-        if user.is_none() && is_no_host || first.contains('@') || path.starts_with([':']) {
+        if user.is_none() && is_no_host || first.contains('@') || path.starts_with(':') {
             return Err(Kind::NoAddress.into());
         }
         Ok(Self { web: false, host, port: "", path })
@@ -333,16 +331,49 @@ impl<'a> Parts<'a> {
 
 /// Cuts `user@` off. Two `@` are read differently by different programs, so they are refused.
 fn split_user(authority: &str) -> Result<(Option<&str>, &str), RepositoryUrlError> {
-    match authority.split_once('@') {
-        Some((_, host)) if host.contains('@') => Err(Kind::Host.into()),
-        Some((user, host)) => Ok((Some(user), host)),
-        None => Ok((None, authority)),
-    }
+    let Some(at) = find(authority, b'@') else { return Ok((None, authority)) };
+    let (user, host) = (&authority[..at], &authority[at + 1..]);
+    if find(host, b'@').is_some() { Err(Kind::Host.into()) } else { Ok((Some(user), host)) }
 }
 
-/// Control characters, and the backslash, which browsers' rules read as a slash and git's do not.
-fn is_forbidden(byte: u8) -> bool {
-    byte.is_ascii_control() || byte == b'\\'
+/// Where an ASCII character stands. Addresses are short: a plain loop is faster than a search.
+fn find(text: &str, byte: u8) -> Option<usize> {
+    text.bytes().position(|b| b == byte)
+}
+
+/// Nowhere in an address: a control character, or the backslash, which browsers' rules read as a
+/// slash and git's do not.
+const FORBIDDEN: u8 = 1;
+/// Not in a URL's address of a repository.
+const QUERY: u8 = 2;
+/// Not in a key as it is. What is, is unreserved, or harmless both in a URL and in a list of
+/// patterns.
+const CODED: u8 = 4;
+
+/// The classes of each byte.
+const CLASSES: [u8; 256] = {
+    let mut classes = [CODED; 256];
+    let plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~+@=&$();:'";
+    let mut n = 0;
+    while n < plain.len() {
+        classes[plain[n] as usize] = 0;
+        n += 1;
+    }
+    n = 0;
+    while n < 0x20 {
+        classes[n] |= FORBIDDEN;
+        n += 1;
+    }
+    classes[0x7f] |= FORBIDDEN;
+    classes[b'\\' as usize] |= FORBIDDEN;
+    classes[b'?' as usize] |= QUERY;
+    classes[b'#' as usize] |= QUERY;
+    classes
+};
+
+/// The classes of all bytes of a text.
+fn classes(text: &str) -> u8 {
+    text.bytes().fold(0, |classes, byte| classes | CLASSES[usize::from(byte)])
 }
 
 fn usual_host(host: &str) -> Option<&'static str> {
@@ -358,24 +389,33 @@ pub(crate) fn ignores_case(authority: &str) -> bool {
     matches!(authority, "github.com" | "gitlab.com" | "bitbucket.org" | "dev.azure.com")
 }
 
-/// Writes `/segment` for each segment of a path, in the one percent-encoding.
-fn push_path(key: &mut String, path: &str) -> Result<(), RepositoryUrlError> {
-    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
-        if matches!(segment, "." | "..") {
-            return Err(Kind::Path.into());
+/// Writes `/segment` for each segment of a path, in the one percent-encoding; `coded` tells whether
+/// there may be something to encode or decode.
+fn push_path(key: &mut String, path: &str, coded: bool) -> Result<(), RepositoryUrlError> {
+    let mut rest = path;
+    loop {
+        let end = find(rest, b'/').unwrap_or(rest.len());
+        let segment = &rest[..end];
+        match segment {
+            "" => {}
+            "." | ".." => return Err(Kind::Path.into()),
+            _ => {
+                key.push('/');
+                if coded {
+                    push_coded(key, segment)?;
+                } else {
+                    key.push_str(segment);
+                }
+            }
         }
-        key.push('/');
-        if segment.bytes().all(is_plain) {
-            key.push_str(segment);
-        } else {
-            push_encoded_segment(key, segment)?;
+        if end == rest.len() {
+            return Ok(());
         }
+        rest = &rest[end + 1..];
     }
-    Ok(())
 }
 
-#[cold]
-fn push_encoded_segment(key: &mut String, segment: &str) -> Result<(), RepositoryUrlError> {
+fn push_coded(key: &mut String, segment: &str) -> Result<(), RepositoryUrlError> {
     let start = key.len();
     let mut bytes = segment.bytes();
     while let Some(mut byte) = bytes.next() {
@@ -383,7 +423,7 @@ fn push_encoded_segment(key: &mut String, segment: &str) -> Result<(), Repositor
             let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
             let (high, low) = (digit(bytes.next()), digit(bytes.next()));
             byte = high.zip(low).map(|(high, low)| (high << 4 | low) as u8).ok_or(Kind::Path)?;
-            if is_forbidden(byte) || byte == b'/' {
+            if CLASSES[usize::from(byte)] & FORBIDDEN != 0 || byte == b'/' {
                 return Err(Kind::Path.into());
             }
         }
@@ -398,29 +438,13 @@ fn push_encoded_segment(key: &mut String, segment: &str) -> Result<(), Repositor
 /// Writes a byte of a path as it stands in a key.
 fn push_encoded(key: &mut String, byte: u8) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    if is_plain(byte) {
+    if CLASSES[usize::from(byte)] & CODED == 0 {
         key.push(char::from(byte));
     } else {
         key.push('%');
         key.push(char::from(HEX[usize::from(byte >> 4)]));
         key.push(char::from(HEX[usize::from(byte & 15)]));
     }
-}
-
-/// Whether a byte of a path stands in a key as it is: it is unreserved, or harmless both in a URL and
-/// in a list of patterns.
-fn is_plain(byte: u8) -> bool {
-    const PLAIN: [bool; 256] = {
-        let mut plain = [false; 256];
-        let bytes = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+@=&$();:'";
-        let mut n = 0;
-        while n < bytes.len() {
-            plain[bytes[n] as usize] = true;
-            n += 1;
-        }
-        plain
-    };
-    PLAIN[usize::from(byte)]
 }
 
 /// Cuts `.git` off the end, as often as it is there, so that a key read again is the same key.
@@ -436,11 +460,8 @@ fn strip_scm(key: &mut String, path: usize, layout: Layout) {
     if layout == Layout::Plain || ignores_case(&key[..path]) {
         return;
     }
-    let mut segments = key[path..].rmatch_indices('/').map(|(at, _)| path + at);
-    let (Some(_), Some(project), Some(scm)) = (segments.next(), segments.next(), segments.next())
-    else {
-        return;
-    };
+    let mut slashes = key[path..].rmatch_indices('/').skip(1).map(|(at, _)| path + at);
+    let (Some(project), Some(scm)) = (slashes.next(), slashes.next()) else { return };
     if &key[scm..project] == "/scm" && (layout == Layout::BitbucketServer || scm == path) {
         key.replace_range(path..project, "");
     }
@@ -581,6 +602,11 @@ mod tests {
         assert_eq!(
             key("https://bitbucket.example.com/scm/~jane/widget.git"),
             key("ssh://git@bitbucket.example.com:7999/~jane/widget.git")
+        );
+        assert_eq!(
+            key("https://bitbucket.example.com/scm/scm/widget.git"),
+            key("ssh://git@bitbucket.example.com:7999/scm/widget.git"),
+            "a project may be called scm"
         );
         let below = "https://example.com/bitbucket/scm/prj/widget.git";
         let read = RepositoryUrl::parse_as(below, Layout::BitbucketServer).unwrap();

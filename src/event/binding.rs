@@ -1,25 +1,31 @@
 //! Whether a key that is bound to some repositories may vouch for a delivery.
 //!
-//! A bound key vouches for its repositories only, but whoever holds it writes the whole body, and the
-//! service behind the gate may look at another field of it than the gate does. So *every* place is read in
-//! which some service looks for the repository, whatever host the delivery claims to be of, and each
-//! address there must be within the binding:
+//! A bound key vouches for its repositories only, but whoever holds it writes the whole body, and
+//! the service behind the gate may look at another field of it than the gate does. So *every* place
+//! is read in which some service looks for the repository, whatever host the delivery claims to be
+//! of, and each address there must be within the binding:
 //!
 //! 1. The objects `repository`, `project` and `repo` of the body, `resource.repository` (Azure),
-//!    `pullRequest.toRef.repository` (Bitbucket Server), `pullrequest.destination.repository` (Bitbucket Cloud),
-//!    `pull_request.base.repo` (GitHub), `object_attributes.target` (GitLab), `target_repo` (Gitee), and all of these
-//!    in `data`; in them every field that hosts put an address into, and `links`.
-//! 2. `origin` and the fields for addresses at the top, and `repository`, `project` or `repo` where they are a text.
+//!    `pullRequest.toRef.repository` (Bitbucket Server), `pullrequest.destination.repository`
+//!    (Bitbucket Cloud), `pull_request.base.repo` (GitHub), `object_attributes.target` (GitLab),
+//!    `target_repo` (Gitee), and all of these in `data`; in them every field that hosts put an
+//!    address into, and `links`.
+//! 2. `origin` and the fields for addresses at the top, and `repository`, `project` or `repo` where
+//!    they are a text.
 //! 3. Gerrit's projects, at `X-Origin-Url`.
-//! 4. Names (`full_name`, `path_with_namespace`; Bitbucket Server's project and slug), taken for repositories at each
-//!    host of the addresses beside them.
+//! 4. Names (`full_name`, `path_with_namespace`; Bitbucket Server's project and slug), taken for
+//!    repositories at each host of the addresses beside them.
 //!
-//! Addresses of a host's API are taken for the repository that they name. Azure's name none, only an
-//! organisation, which must be that of an address beside it. `homepage` is GitLab's address of the repository and
-//! GitHub's of some web site; it counts if it has at least the two segments that the former has.
+//! An address over SSH beside one of the web with an unusual port, on the same host and of the same
+//! path, counts as the latter: a binding to `git.example.com:3000/acme/*` is meant for both.
 //!
-//! Names of fields are compared as Go does, without case, and a field that stands twice is read twice. What
-//! stands at such a place and cannot be read is an error, and so not within.
+//! Addresses of a host's API are taken for the repository that they name. Azure's name none, only
+//! an organisation, which must be that of an address beside it. `homepage` is GitLab's address of
+//! the repository and GitHub's of some web site; it counts if it has at least the two segments that
+//! the former has.
+//!
+//! Names of fields are compared as Go does, without case, and a field that stands twice is read
+//! twice. What stands at such a place and cannot be read is an error, and so not within.
 
 use std::borrow::Cow;
 
@@ -31,8 +37,8 @@ use super::{Event, EventError, Kind, gerrit};
 use crate::provider::Provider;
 use crate::repository::{Layout, Patterns, RepositoryUrl};
 
-/// Whether a key that is bound to `binding` may vouch for a delivery, of which `event` was read: all
-/// addresses are within the binding. Without any, only a ping is.
+/// Whether a key that is bound to `binding` may vouch for a delivery, of which `event` was read:
+/// all addresses are within the binding. Without any, only a ping is.
 ///
 /// Costs a second pass over the payload, so it is to be asked only for bound keys.
 pub fn is_within(
@@ -50,12 +56,13 @@ pub fn is_within(
         .is_ok_and(|addresses| addresses.iter().all(|address| binding.matches(address)))
 }
 
-/// Every repository that a delivery names, at any place where a service could look for it. Some come
-/// several times.
+/// Every repository that a delivery names, at any place where a service could look for it. Some
+/// come several times.
 ///
 /// # Errors
 ///
-/// When something stands at such a place that is no address, and when the payload is no JSON object.
+/// When something stands at such a place that is no address, and when the payload is no JSON
+/// object.
 pub fn addresses(
     provider: Provider,
     headers: &HeaderMap,
@@ -77,7 +84,7 @@ pub fn addresses(
     }
     walk.object(Place::Top, &mut reader)?;
     reader.end()?;
-    Ok(walk.found)
+    Ok(walk.found.into_iter().map(|found| found.url).collect())
 }
 
 /// An object in which there are addresses, or objects that hold some.
@@ -162,7 +169,13 @@ struct Walk<'h> {
     provider: Provider,
     layout: Layout,
     origin: Option<&'h str>,
-    found: Vec<RepositoryUrl>,
+    found: Vec<Found>,
+}
+
+struct Found {
+    url: RepositoryUrl,
+    /// Whether it is an address of the web.
+    is_web: bool,
 }
 
 impl Walk<'_> {
@@ -225,8 +238,9 @@ impl Walk<'_> {
         if let (Some(project), Some(slug), []) = (&project, &slug, &names[..]) {
             names.push(format!("{project}/{slug}").to_lowercase().into());
         }
+        self.unite(first);
         let mut hosts: Vec<String> =
-            self.found[first..].iter().map(|url| url.authority().to_owned()).collect();
+            self.found[first..].iter().map(|found| found.url.authority().to_owned()).collect();
         hosts.sort_unstable();
         hosts.dedup();
         if hosts.is_empty() && self.provider == Provider::BitbucketCloud {
@@ -236,18 +250,37 @@ impl Walk<'_> {
             return Err(EventError::Malformed { field: "full_name" });
         }
         for organisation in organisations {
-            if !self.found[first..].iter().any(|url| self::organisation(url) == organisation) {
+            let mut others = self.found[first..].iter();
+            if !others.any(|found| self::organisation(&found.url) == organisation) {
                 return Err(EventError::Malformed { field: "url" });
             }
         }
         for (host, name) in hosts.iter().flat_map(|host| names.iter().map(move |name| (host, name)))
         {
-            self.found.push(read(&format!("https://{host}/{name}"), Layout::Plain, "full_name")?);
+            let url = read(&format!("https://{host}/{name}"), Layout::Plain, "full_name")?;
+            self.found.push(Found { url, is_web: false });
         }
         Ok(())
     }
 
-    /// `links.clone[].href`, `links.html.href` and `links.self`, which is a list on some hosts and not on others.
+    /// Gives the addresses that are not the web's the port of one that is, if that is all by which
+    /// they differ; over those that were found from `first` on.
+    fn unite(&mut self, first: usize) {
+        let (web, mut others): (Vec<Found>, Vec<Found>) =
+            self.found.drain(first..).partition(|found| found.is_web);
+        for found in &mut others {
+            let twin = web.iter().find(|web| {
+                web.url.host() == found.url.host() && web.url.path() == found.url.path()
+            });
+            if let Some(twin) = twin {
+                found.url = twin.url.clone();
+            }
+        }
+        self.found.extend(web.into_iter().chain(others));
+    }
+
+    /// `links.clone[].href`, `links.html.href` and `links.self`, which is a list on some hosts and
+    /// not on others.
     fn links(&mut self, reader: &mut Reader<'_>) -> Result<(), EventError> {
         if !matches!(reader.shape(), Shape::Object | Shape::Null) {
             return Err(EventError::Malformed { field: "links" });
@@ -288,7 +321,8 @@ impl Walk<'_> {
         const FIELD: &str = "project";
         if let Some(project) = text(FIELD, reader)? {
             let origin = self.origin.ok_or(EventError::Malformed { field: "x-origin-url" })?;
-            self.found.push(read(&gerrit::address(origin, &project), Layout::Plain, FIELD)?);
+            let url = read(&gerrit::address(origin, &project), Layout::Plain, FIELD)?;
+            self.found.push(Found { url, is_web: true });
         }
         Ok(())
     }
@@ -313,7 +347,10 @@ impl Walk<'_> {
         }
         match RepositoryUrl::parse_as(&address, self.layout) {
             Ok(url) if field == "homepage" && url.owner().is_empty() => {}
-            Ok(url) => self.found.push(unmap(url)),
+            Ok(url) => {
+                let is_web = address.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("http"));
+                self.found.push(Found { url: unmap(url), is_web });
+            }
             Err(_) if field == "homepage" && is_web_site(&address) => {}
             Err(_) => return Err(EventError::Malformed { field }),
         }
@@ -340,8 +377,8 @@ fn read(address: &str, layout: Layout, field: &'static str) -> Result<Repository
     RepositoryUrl::parse_as(address, layout).map_err(|_| EventError::Malformed { field })
 }
 
-/// The name of a field without case, by the rules of Go's encoding/json: the long s and the Kelvin sign
-/// count as s and k.
+/// The name of a field without case, by the rules of Go's encoding/json: the long s and the Kelvin
+/// sign count as s and k.
 fn fold(name: Cow<'_, str>) -> Cow<'_, str> {
     if name.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         return name;
@@ -382,4 +419,320 @@ fn unmap(url: RepositoryUrl) -> RepositoryUrl {
         _ => return url,
     };
     RepositoryUrl::parse_as(&format!("https://{named}"), Layout::Plain).unwrap_or(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::tests::{A, B, headers};
+    use super::super::{ParseOptions, parse};
+    use super::*;
+
+    fn within(
+        binding: &str,
+        provider: Provider,
+        header: (&'static str, &str),
+        body: &Value,
+    ) -> bool {
+        within_text(binding, provider, header, &body.to_string())
+    }
+
+    fn within_text(
+        binding: &str,
+        provider: Provider,
+        header: (&'static str, &str),
+        body: &str,
+    ) -> bool {
+        let headers = headers(&[header]);
+        let event = parse(provider, &headers, body.as_bytes(), &ParseOptions::default()).unwrap();
+        is_within(&binding.parse().unwrap(), &event, provider, &headers, body.as_bytes())
+    }
+
+    const PUSH: (&str, &str) = ("x-github-event", "push");
+    const ACME: &str = "github.com/acme/*";
+
+    fn github(fields: Value) -> Value {
+        let mut body = json!({"ref": "refs/heads/main", "before": A, "after": B, "repository": {
+            "full_name": "acme/widget",
+            "clone_url": "https://github.com/acme/widget.git",
+            "ssh_url": "git@github.com:acme/widget.git",
+            "url": "https://api.github.com/repos/acme/widget",
+            "html_url": "https://github.com/acme/widget",
+            "homepage": "https://acme.github.io/widget",
+            "owner": {"html_url": "https://github.com/someone"},
+            "mirror_url": null,
+        }, "sender": {"html_url": "https://github.com/someone", "url": "https://api.github.com/users/someone"}});
+        let repository = body["repository"].as_object_mut().unwrap();
+        repository.extend(fields.as_object().unwrap().clone());
+        body
+    }
+
+    #[test]
+    fn a_bound_key_vouches_for_its_repositories_and_no_other() {
+        assert!(within(ACME, Provider::Github, PUSH, &github(json!({}))));
+        assert!(!within("github.com/other/*", Provider::Github, PUSH, &github(json!({}))));
+        assert!(!within("github.com/acme/gadget", Provider::Github, PUSH, &github(json!({}))));
+    }
+
+    #[test]
+    fn every_field_of_a_repository_must_be_within() {
+        for field in [
+            "clone_url",
+            "CLONE_URL",
+            "ssh_url",
+            "git_url",
+            "svn_url",
+            "html_url",
+            "url",
+            "git_http_url",
+            "git_ssh_url",
+            "http_url",
+            "web_url",
+            "homepage",
+            "remoteUrl",
+            "sshUrl",
+            "webUrl",
+            "\u{17f}\u{17f}h_url",
+        ] {
+            let foreign = github(json!({field: "https://github.com/victim/widget"}));
+            assert!(!within(ACME, Provider::Github, PUSH, &foreign), "{field}");
+        }
+        for field in ["full_name", "path_with_namespace"] {
+            assert!(
+                !within(ACME, Provider::Github, PUSH, &github(json!({field: "victim/widget"}))),
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_place_for_a_repository_must_be_within() {
+        let victim = json!({"clone_url": "https://github.com/victim/widget.git"});
+        let links =
+            json!({"clone": [{"name": "http", "href": "https://github.com/victim/widget.git"}]});
+        for (field, value) in [
+            ("origin", json!("https://github.com/victim/widget")),
+            ("clone_url", json!("https://github.com/victim/widget")),
+            ("project", json!({"git_http_url": "https://github.com/victim/widget"})),
+            ("project", json!("https://github.com/victim/widget")),
+            ("repo", victim.clone()),
+            (
+                "resource",
+                json!({"repository": {"remoteUrl": "https://dev.azure.com/o/p/_git/victim"}}),
+            ),
+            ("pullRequest", json!({"toRef": {"repository": {"links": links}}})),
+            (
+                "pullrequest",
+                json!({"destination": {"repository": {"links": {"html": {"href": "https://bitbucket.org/v/w"}}}}}),
+            ),
+            ("pull_request", json!({"base": {"repo": victim}})),
+            (
+                "object_attributes",
+                json!({"target": {"git_ssh_url": "git@github.com:victim/widget.git"}}),
+            ),
+            ("target_repo", json!({"repository": victim})),
+            ("data", json!({"repository": victim})),
+            ("REPOSITORY", victim.clone()),
+        ] {
+            let mut body = github(json!({}));
+            body[field] = value.clone();
+            assert!(!within(ACME, Provider::Github, PUSH, &body), "{field} {value}");
+        }
+        assert!(!within(ACME, Provider::Github, PUSH, &github(json!({"links": links}))));
+        let mut fork = github(json!({}));
+        fork["pull_request"] =
+            json!({"head": {"repo": victim}, "base": {"repo": github(json!({}))["repository"]}});
+        assert!(within(ACME, Provider::Github, PUSH, &fork), "a fork is where it comes from");
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_is_read_twice() {
+        let twice = r#"{"repository": {"clone_url": "https://github.com/acme/widget", "homepage": "https://x.example",
+            "Git_Http_Url": "https://github.com/acme/widget", "git_http_url": "https://github.com/victim/widget"}}"#;
+        assert!(!within_text(ACME, Provider::Github, PUSH, twice));
+        assert!(within_text(ACME, Provider::Github, PUSH, &twice.replace("victim", "acme")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_within() {
+        for (field, value) in [
+            ("git_url", json!("widget")),
+            ("git_url", json!("/srv/git/widget.git")),
+            ("git_url", json!(7)),
+            ("git_url", json!([])),
+            ("git_url", json!({"a": 1})),
+            ("git_url", json!("https://github.com/acme/../victim/widget")),
+            ("full_name", json!(["victim/widget"])),
+            ("full_name", json!("../victim/widget")),
+            ("links", json!("boom")),
+            ("links", json!({"clone": "boom"})),
+            ("links", json!({"clone": [{"href": []}]})),
+            ("homepage", json!("widget")),
+            ("homepage", json!("ftp://x.example")),
+        ] {
+            assert!(
+                !within(ACME, Provider::Github, PUSH, &github(json!({field: value}))),
+                "{field} {value}"
+            );
+        }
+        for (field, value) in [
+            ("git_url", json!(null)),
+            ("git_url", json!("")),
+            ("homepage", json!("https://widget.example/")),
+            ("homepage", json!("https://widget.example/docs")),
+            ("homepage", json!("https://widget.example:8443")),
+            ("links", json!(null)),
+            ("links", json!({"avatar": 7, "clone": null})),
+        ] {
+            assert!(
+                within(ACME, Provider::Github, PUSH, &github(json!({field: value}))),
+                "{field} {value}"
+            );
+        }
+        assert!(!within_text(
+            ACME,
+            Provider::Github,
+            ("x-github-event", "ping"),
+            r#"{"repository": []}"#
+        ));
+        assert!(addresses(Provider::Github, &headers(&[PUSH]), b"[]").is_err());
+        assert!(addresses(Provider::Github, &headers(&[PUSH]), b"{} x").is_err());
+    }
+
+    #[test]
+    fn without_an_address_only_a_ping_is_within() {
+        assert!(within(ACME, Provider::Github, ("x-github-event", "ping"), &json!({"zen": "x"})));
+        assert!(!within(
+            ACME,
+            Provider::Github,
+            ("x-github-event", "issues"),
+            &json!({"action": "x"})
+        ));
+        assert!(!within(
+            "**",
+            Provider::Github,
+            ("x-github-event", "issues"),
+            &json!({"action": "x"})
+        ));
+        let foreign = github(json!({"clone_url": "https://github.com/victim/widget"}));
+        assert!(!within(ACME, Provider::Github, ("x-github-event", "ping"), &foreign));
+    }
+
+    #[test]
+    fn azures_api_must_be_of_the_same_organisation() {
+        let body = |url: &str| {
+            json!({"eventType": "git.push", "resource": {"refUpdates": [], "repository": {
+                "name": "Widget", "project": {"name": "Tools", "url": "https://dev.azure.com/acme/_apis/projects/1"},
+                "remoteUrl": "https://dev.azure.com/acme/Tools/_git/Widget", "url": url,
+            }}})
+        };
+        let binding = "dev.azure.com/acme/tools/*";
+        for (url, expected) in [
+            ("https://dev.azure.com/acme/_apis/git/repositories/4bc14d40", true),
+            (
+                "https://dev.azure.com/acme/DefaultCollection/_apis/repos/git/repositories/4bc14d40",
+                true,
+            ),
+            ("https://acme.visualstudio.com/be9b3917/_apis/git/repositories/4bc14d40", true),
+            ("https://dev.azure.com/victim/_apis/git/repositories/4bc14d40", false),
+            ("https://evil.example/acme/_apis/git/repositories/4bc14d40", false),
+        ] {
+            assert_eq!(
+                within(binding, Provider::AzureDevops, ("x-other", "x"), &body(url)),
+                expected,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn bitbuckets_names_and_pages_are_addresses() {
+        let cloud = |full_name: &str, api: &str| {
+            json!({"push": {"changes": []}, "repository": {"full_name": full_name, "project": {"key": "PUB"}, "links": {
+                "self": {"href": format!("https://api.bitbucket.org/2.0/repositories/{api}")},
+                "html": {"href": "https://bitbucket.org/acme/widget"},
+            }}})
+        };
+        let push = ("x-event-key", "repo:push");
+        let binding = "bitbucket.org/acme/*";
+        assert!(within(
+            binding,
+            Provider::BitbucketCloud,
+            push,
+            &cloud("acme/widget", "acme/widget")
+        ));
+        assert!(!within(
+            binding,
+            Provider::BitbucketCloud,
+            push,
+            &cloud("victim/widget", "acme/widget")
+        ));
+        assert!(!within(
+            binding,
+            Provider::BitbucketCloud,
+            push,
+            &cloud("acme/widget", "victim/widget")
+        ));
+        let server = |project: &str, page: &str| {
+            json!({"eventKey": "repo:refs_changed", "changes": [], "repository": {
+                "slug": "widget", "project": {"key": project}, "links": {
+                    "clone": [{"name": "http", "href": "https://h.example/bb/scm/acme/widget.git"}],
+                    "self": [{"href": format!("https://h.example/bb/projects/{page}/repos/widget/browse")}],
+                },
+            }})
+        };
+        let changed = ("x-event-key", "repo:refs_changed");
+        let binding = "h.example/acme/*";
+        assert!(within(binding, Provider::BitbucketServer, changed, &server("ACME", "ACME")));
+        assert!(!within(binding, Provider::BitbucketServer, changed, &server("VICTIM", "ACME")));
+        assert!(!within(binding, Provider::BitbucketServer, changed, &server("ACME", "VICTIM")));
+    }
+
+    #[test]
+    fn an_unusual_port_of_the_web_counts_for_ssh_too_and_for_nothing_else() {
+        let body = |ssh_url: &str, html_url: &str| {
+            github(json!({
+                "clone_url": "http://h.example:3000/acme/widget.git", "ssh_url": ssh_url, "html_url": html_url,
+                "url": "http://h.example:3000/api/v1/repos/acme/widget",
+            }))
+        };
+        let web = "http://h.example:3000/acme/widget";
+        for (ssh_url, html_url, expected) in [
+            ("git@h.example:acme/widget.git", web, true),
+            ("ssh://git@h.example:2222/acme/widget.git", web, true),
+            ("git@h.example:victim/widget.git", web, false),
+            ("git@victim.example:acme/widget.git", web, false),
+            ("https://h.example/acme/widget.git", web, false),
+            ("git@h.example:acme/widget.git", "http://h.example:4000/acme/widget", false),
+        ] {
+            let body = body(ssh_url, html_url);
+            assert_eq!(
+                within("h.example:3000/acme/*", Provider::Github, PUSH, &body),
+                expected,
+                "{ssh_url}"
+            );
+        }
+    }
+
+    #[test]
+    fn gerrits_projects_are_addresses_at_the_origin() {
+        let body = |project: &str| {
+            json!({"type": "batch-ref-updated", "refUpdates": [
+                {"project": "acme/widget", "refName": "refs/heads/main"},
+                {"project": "acme/widget", "refName": "refs/heads/x"},
+            ], "change": {"project": project}})
+        };
+        let origin = ("x-origin-url", "https://gerrit.example.com");
+        let binding = "gerrit.example.com/acme/*";
+        assert!(within(binding, Provider::Gerrit, origin, &body("acme/gadget")));
+        assert!(!within(binding, Provider::Gerrit, origin, &body("victim/gadget")));
+        assert!(!within(
+            binding,
+            Provider::Gerrit,
+            ("x-origin-url", "https://evil.example"),
+            &body("acme/gadget")
+        ));
+        assert!(!within(binding, Provider::Gerrit, ("x-other", "x"), &body("acme/gadget")));
+    }
 }

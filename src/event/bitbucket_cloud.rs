@@ -1,8 +1,8 @@
 //! Bitbucket Cloud.
 //!
-//! `X-Event-Key` names the event. A push lists its changes in `push.changes`, each with an `old` and a
-//! `new` that are null where there is none; the list may be empty. Bodies hold no addresses to clone
-//! from, so they are made of `repository.full_name`.
+//! `X-Event-Key` names the event. A push lists its changes in `push.changes`, each with an `old`
+//! and a `new` that are null where there is none; the list may be empty. Bodies hold no addresses
+//! to clone from, so they are made of `repository.full_name`.
 //!
 //! Source: support.atlassian.com/bitbucket-cloud, "Event payloads".
 
@@ -190,4 +190,109 @@ fn read_repository<'a>(reader: &mut Reader<'a>) -> Result<Option<Repository<'a>>
 
 fn http_url(name: &str) -> String {
     format!("https://bitbucket.org/{name}.git")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::tests::{A, B, key, read, refs};
+    use super::*;
+    use crate::provider::Provider;
+
+    const PUSH: (&str, &str) = ("x-event-key", "repo:push");
+
+    fn side(kind: &str, name: &str, hash: &str) -> Value {
+        json!({"type": kind, "name": name, "target": {"type": "commit", "hash": hash}})
+    }
+
+    fn push(changes: Value) -> Event<'static> {
+        let body = json!({
+            "push": {"changes": changes},
+            "repository": {"full_name": "Acme/widget", "links": {"html": {"href": "https://bitbucket.org/acme/widget"}}},
+        });
+        read(Provider::BitbucketCloud, PUSH, &body).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_made_of_the_full_name() {
+        let event = push(json!([]));
+        assert_eq!((event.kind, event.refs.len()), (Kind::Push, 0), "an empty list is a push");
+        assert_eq!(key(&event), "bitbucket.org/acme/widget");
+        let repository = event.repository.unwrap();
+        assert_eq!(repository.http_url.as_deref(), Some("https://bitbucket.org/Acme/widget.git"));
+        assert_eq!(repository.ssh_url.as_deref(), Some("git@bitbucket.org:Acme/widget.git"));
+    }
+
+    #[test]
+    fn all_changes_of_a_push_are_told() {
+        let event = push(json!([
+            {"old": side("branch", "main", A), "new": side("branch", "main", B), "forced": false},
+            {"old": side("branch", "main", A), "new": side("branch", "main", B), "forced": true},
+            {"old": null, "new": side("tag", "v1", B), "created": true},
+            {"old": side("branch", "feature/x", A), "new": null, "closed": true},
+        ]));
+        assert_eq!(
+            refs(&event),
+            [
+                "refs/heads/main Branch Updated a b",
+                "refs/heads/main Branch Forced a b",
+                "refs/tags/v1 Tag Created - b",
+                "refs/heads/feature/x Branch Deleted a -",
+            ]
+        );
+    }
+
+    #[test]
+    fn one_change_that_cannot_be_told_makes_all_refs_unknown() {
+        let good = json!({"old": null, "new": side("branch", "x", B)});
+        for broken in [
+            json!(null),
+            json!({}),
+            json!({"old": null, "new": null}),
+            json!({"old": null, "new": side("bookmark", "x", B)}),
+            json!({"old": null, "new": {"type": "branch", "name": ["x"]}}),
+        ] {
+            let event = push(json!([good, broken]));
+            assert_eq!((event.kind, event.refs.len()), (Kind::Push, 0), "{broken}");
+        }
+        assert_eq!(push(json!([good])).refs.len(), 1);
+    }
+
+    #[test]
+    fn the_page_stands_in_for_a_name_that_is_none() {
+        for (full_name, href, expected) in [
+            (
+                json!("../x"),
+                json!("https://bitbucket.org/acme/widget"),
+                Some("bitbucket.org/acme/widget"),
+            ),
+            (
+                json!(null),
+                json!("https://bitbucket.org/acme/widget"),
+                Some("bitbucket.org/acme/widget"),
+            ),
+            (json!("widget"), json!("https://bitbucket.org/"), None),
+            (json!(7), json!([]), None),
+        ] {
+            let body = json!({"push": {}, "repository": {"full_name": full_name, "links": {"html": {"href": href}}}});
+            let event = read(Provider::BitbucketCloud, PUSH, &body);
+            match expected {
+                Some(expected) => assert_eq!(key(&event.unwrap()), expected),
+                None => {
+                    assert_eq!(event, Err(EventError::Malformed { field: "repository.full_name" }));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pull_requests_are_told_by_their_key() {
+        let body = json!({"repository": {"full_name": "acme/widget"}});
+        let event = read(Provider::BitbucketCloud, ("x-event-key", "pullrequest:fulfilled"), &body)
+            .unwrap();
+        assert_eq!((event.kind, event.action.as_deref()), (Kind::PullRequest, Some("fulfilled")));
+        let event = read(Provider::BitbucketCloud, ("x-event-key", "repo:fork"), &body).unwrap();
+        assert_eq!((event.kind, event.action), (Kind::Other, None));
+    }
 }

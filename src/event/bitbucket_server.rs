@@ -1,10 +1,10 @@
 //! Bitbucket Server and Data Center.
 //!
-//! `X-Event-Key` names the event, and so does the body's `eventKey`, which has the first word since it is
-//! signed. A push lists its `changes`; a mirror's (`mirror:repo_synchronized`) may say `refLimitExceeded`
-//! and list none, which is a push all the same. The addresses to clone from stand in
-//! `repository.links.clone`; older servers send none, and then a web address is made of the page of
-//! the repository, its project's key and its slug, where there is a page.
+//! `X-Event-Key` names the event, and so does the body's `eventKey`, which has the first word since
+//! it is signed. A push lists its `changes`; a mirror's (`mirror:repo_synchronized`) may say
+//! `refLimitExceeded` and list none, which is a push all the same. The addresses to clone from
+//! stand in `repository.links.clone`; older servers send none, and then a web address is made of
+//! the page of the repository, its project's key and its slug, where there is a page.
 //!
 //! Source: confluence.atlassian.com/bitbucketserver, "Event payload".
 
@@ -134,7 +134,11 @@ pub(super) fn parse<'a>(headers: &HeaderMap, payload: &'a [u8]) -> Result<Event<
         Some(name) => name,
         None => event_name(header.unwrap_or_default(), &["diagnostics:ping"]),
     };
-    event(kind, name, action, repository.or(target), refs, "repository")
+    let repository = match kind {
+        Kind::PullRequest => target.or(repository),
+        _ => repository,
+    };
+    event(kind, name, action, repository, refs, "repository")
 }
 
 fn read_change<'a>(reader: &mut Reader<'a>) -> Result<Option<RefChange<'a>>, EventError> {
@@ -232,5 +236,134 @@ impl<'a> Links<'a> {
             Ok(())
         })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::tests::{A, B, ZERO, key, read, refs};
+    use super::*;
+    use crate::provider::Provider;
+
+    const PUSH: (&str, &str) = ("x-event-key", "repo:refs_changed");
+
+    fn repository() -> Value {
+        json!({
+            "slug": "widget", "project": {"key": "ACME"},
+            "links": {
+                "clone": [
+                    {"name": "ssh", "href": "ssh://git@git.example.com:7999/acme/widget.git"},
+                    {"name": "http", "href": "https://git.example.com/bitbucket/scm/acme/widget.git"},
+                ],
+                "self": [{"href": "https://git.example.com/bitbucket/projects/ACME/repos/widget/browse"}],
+            },
+        })
+    }
+
+    fn change(id: &str, from: &str, to: &str, kind: &str) -> Value {
+        json!({"ref": {"id": id, "displayId": "x", "type": "BRANCH"}, "refId": id, "fromHash": from, "toHash": to, "type": kind})
+    }
+
+    #[test]
+    fn a_push_tells_all_its_refs() {
+        let body = json!({"eventKey": "repo:refs_changed", "repository": repository(), "changes": [
+            change("refs/heads/main", A, B, "UPDATE"),
+            change("refs/heads/x", ZERO, B, "ADD"),
+            change("refs/tags/v1", A, ZERO, "DELETE"),
+        ]});
+        let event = read(Provider::BitbucketServer, PUSH, &body).unwrap();
+        assert_eq!((event.kind, &*event.name), (Kind::Push, "repo:refs_changed"));
+        assert_eq!(
+            key(&event),
+            "git.example.com/acme/widget",
+            "the context path and /scm are none of it"
+        );
+        assert_eq!(event.repository.as_ref().unwrap().name, "ACME/widget");
+        assert_eq!(
+            refs(&event),
+            [
+                "refs/heads/main Branch Updated a b",
+                "refs/heads/x Branch Created - b",
+                "refs/tags/v1 Tag Deleted a -"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mirror_that_had_too_many_refs_is_a_push_of_unknown_ones() {
+        for changes in [json!([]), json!([change("refs/heads/main", A, B, "UPDATE")])] {
+            let body = json!({
+                "eventKey": "mirror:repo_synchronized", "refLimitExceeded": true, "changes": changes,
+                "repository": repository(),
+            });
+            let event =
+                read(Provider::BitbucketServer, ("x-event-key", "mirror:repo_synchronized"), &body)
+                    .unwrap();
+            assert_eq!((event.kind, event.refs.len()), (Kind::Push, 0));
+        }
+    }
+
+    #[test]
+    fn a_ping_has_nothing_in_it() {
+        let event = read(
+            Provider::BitbucketServer,
+            ("x-event-key", "diagnostics:ping"),
+            &json!({"test": true}),
+        )
+        .unwrap();
+        assert_eq!((event.kind, &*event.name), (Kind::Ping, "diagnostics:ping"));
+        let push =
+            json!({"eventKey": "repo:refs_changed", "repository": repository(), "changes": []});
+        let event =
+            read(Provider::BitbucketServer, ("x-event-key", "diagnostics:ping"), &push).unwrap();
+        assert_eq!(event.kind, Kind::Push, "the signed body has the first word");
+    }
+
+    #[test]
+    fn a_pull_request_is_of_the_repository_that_it_goes_into() {
+        let fork = json!({"slug": "fork", "project": {"key": "~JANE"}});
+        let body = json!({"eventKey": "pr:opened", "pullRequest": {
+            "fromRef": {"id": "refs/heads/x", "repository": fork}, "toRef": {"repository": repository()},
+        }});
+        let event = read(Provider::BitbucketServer, ("x-event-key", "pr:opened"), &body).unwrap();
+        assert_eq!((event.kind, event.action.as_deref()), (Kind::PullRequest, Some("opened")));
+        assert_eq!(key(&event), "git.example.com/acme/widget");
+    }
+
+    #[test]
+    fn links_of_any_shape_are_read_or_left() {
+        for (clone, page, expected) in [
+            (json!("boom"), json!("boom"), ""),
+            (json!([{"name": "http", "href": []}]), json!(null), ""),
+            (json!([{"name": "http", "href": ["x"]}, 1, null, []]), json!([{}]), ""),
+            (
+                json!(null),
+                json!([{"href": "https://h.example/bb/projects/ACME/repos/widget/browse"}]),
+                "h.example/acme/widget",
+            ),
+            (
+                json!([]),
+                json!([{"href": "https://h.example/users/jane/repos/widget/browse"}]),
+                "h.example/acme/widget",
+            ),
+            (
+                json!([{"name": "ssh", "href": "ssh://git@h.example:7999/acme/widget.git"}]),
+                json!(1),
+                "h.example/acme/widget",
+            ),
+        ] {
+            let mut repository = repository();
+            repository["links"] = json!({"clone": clone, "self": page});
+            let body =
+                json!({"eventKey": "repo:refs_changed", "changes": [], "repository": repository});
+            let event = read(Provider::BitbucketServer, PUSH, &body).unwrap();
+            assert_eq!(key(&event), expected, "{body}");
+            assert_eq!(event.repository.unwrap().name, "ACME/widget");
+        }
+        let body = json!({"eventKey": "repo:refs_changed", "changes": [], "repository": {"links": {"clone": "boom"}}});
+        let error = read(Provider::BitbucketServer, PUSH, &body).unwrap_err();
+        assert_eq!(error, EventError::Malformed { field: "repository" });
     }
 }

@@ -25,8 +25,9 @@ keys! {
     }
 }
 
-/// The provider that a body shows: Azure DevOps by `eventType` and `publisherId` or `resource`, a manual
-/// trigger by `origin` or by a `repository` with one of the addresses that Git Integration for Jira reads.
+/// The provider that a body shows: Azure DevOps by `eventType` and `publisherId` or `resource`, a
+/// manual trigger by `origin` or by a `repository` with one of the addresses that Git Integration
+/// for Jira reads.
 ///
 /// To be asked only after a credential held. What is no JSON object shows nothing.
 pub fn detect_in_body(payload: &[u8]) -> Option<Provider> {
@@ -61,4 +62,33 @@ fn is_string(reader: &mut Reader<'_>) -> Result<bool, EventError> {
     let is_string = reader.shape() == Shape::String;
     reader.skip()?;
     Ok(is_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_shows_azure_or_a_manual_trigger_or_nothing() {
+        for (body, expected) in [
+            (r#"{"eventType": "git.push", "publisherId": "tfs"}"#, Some(Provider::AzureDevops)),
+            (r#"{"eventType": "git.push", "resource": {}}"#, Some(Provider::AzureDevops)),
+            (r#"{"eventType": "git.push"}"#, None),
+            (r#"{"eventType": 7, "resource": {}}"#, None),
+            (r#"{"publisherId": "tfs", "resource": {}}"#, None),
+            (r#"{"origin": "x"}"#, Some(Provider::Manual)),
+            (r#"{"origin": null}"#, None),
+            (r#"{"repository": {"git_http_url": "x"}}"#, Some(Provider::Manual)),
+            (r#"{"repository": {"svn_url": "x"}}"#, Some(Provider::Manual)),
+            (r#"{"repository": {"name": "x"}}"#, None),
+            (r#"{"repository": "x"}"#, None),
+            (r#"{"data": {"origin": "x"}}"#, None),
+            ("{}", None),
+            ("", None),
+            (r#"[{"origin": "x"}]"#, None),
+            (r#"{"origin": "x"} x"#, None),
+        ] {
+            assert_eq!(detect_in_body(body.as_bytes()), expected, "{body}");
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! Senders that no host's rules describe: they are asked for what hosts commonly send.
 //!
-//! The name of the event stands in the header that the hook's configuration names. Where it names none, the
-//! body is asked (`type`, `event`, `event_name`, `object_kind`), and a body that does not say is a push: a
-//! hook without a name for events has only one.
+//! The name of the event stands in the header that the hook's configuration names. Where it names
+//! none, the body is asked (`type`, `event`, `event_name`, `object_kind`), and a body that does not
+//! say is a push: a hook without a name for events has only one.
 //!
-//! The repository stands in `repository`, `project` or `repo`, as an object in the shape of GitHub, GitLab
-//! or Gitea, or as the address itself; else in `origin`, `clone_url`, `git_http_url`, `ssh_url`, `git_ssh_url` or
-//! `git_url` of the body. All of this may also stand in `data`, where Standard Webhooks have it.
+//! The repository stands in `repository`, `project` or `repo`, as an object in the shape of GitHub,
+//! GitLab or Gitea, or as the address itself; else in `origin`, `clone_url`, `git_http_url`,
+//! `ssh_url`, `git_ssh_url` or `git_url` of the body. All of this may also stand in `data`, where
+//! Standard Webhooks have it.
 
 use std::borrow::Cow;
 
@@ -189,8 +190,8 @@ fn read_repository<'a>(
     Ok(RepositoryFields::read(reader, at)?.into_repository(Layout::Unknown))
 }
 
-/// A repository of which there is only one address, or what stands in its place: an upstream may know
-/// it by any text.
+/// A repository of which there is only one address, or what stands in its place: an upstream may
+/// know it by any text.
 fn by_address<'a>(address: Cow<'a, str>) -> Option<Repository<'a>> {
     let key = RepositoryUrl::parse(&address).ok();
     let name = match &key {
@@ -202,4 +203,101 @@ fn by_address<'a>(address: Cow<'a, str>) -> Option<Repository<'a>> {
     let is_ssh = key.is_some() && (lower == "ssh://" || !address.contains("://"));
     let (http_url, ssh_url) = if is_ssh { (None, Some(address)) } else { (Some(address), None) };
     Repository::new(Some(name.into()), http_url, ssh_url, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderName;
+    use serde_json::{Value, json};
+
+    use super::super::tests::{A, B, headers, key, read, refs};
+    use super::*;
+    use crate::provider::Provider;
+
+    const NONE: (&str, &str) = ("x-other", "x");
+
+    fn push(repository: Value) -> Result<Event<'static>, EventError> {
+        let mut body = json!({"ref": "refs/heads/main", "before": A, "after": B});
+        body.as_object_mut().unwrap().extend(repository.as_object().unwrap().clone());
+        read(Provider::Generic, NONE, &body)
+    }
+
+    #[test]
+    fn a_body_without_a_name_is_a_push_of_the_repository_that_it_names() {
+        let widget = json!({"full_name": "acme/widget", "clone_url": "https://git.example.com/acme/widget.git"});
+        for repository in [
+            json!({"repository": widget}),
+            json!({"project": {"git_http_url": "https://git.example.com/acme/widget.git"}}),
+            json!({"repo": {"ssh_url": "git@git.example.com:acme/widget.git"}}),
+            json!({"repository": "https://git.example.com/acme/widget"}),
+            json!({"origin": "ssh://git@git.example.com:2222/acme/widget"}),
+            json!({"git_http_url": "https://git.example.com/acme/widget.git"}),
+            json!({"data": {"repository": widget}}),
+            json!({"repository": [], "repo": widget}),
+        ] {
+            let event = push(repository.clone()).unwrap();
+            assert_eq!(
+                (event.kind, key(&event)),
+                (Kind::Push, "git.example.com/acme/widget"),
+                "{repository}"
+            );
+            assert_eq!(refs(&event), ["refs/heads/main Branch Updated a b"]);
+        }
+        for repository in
+            [json!({}), json!({"repository": {}}), json!({"origin": 7}), json!({"repository": ""})]
+        {
+            assert_eq!(push(repository), Err(EventError::Malformed { field: "repository" }));
+        }
+    }
+
+    #[test]
+    fn the_configured_header_names_the_event() {
+        let mut options = ParseOptions {
+            event_header: Some(HeaderName::from_static("x-event")),
+            ..ParseOptions::default()
+        };
+        options.push_events = vec!["code.pushed".to_owned()];
+        let body = br#"{"type": "code.pushed", "origin": "https://h.example/a/b"}"#;
+        for (name, kind) in [
+            ("code.pushed", Kind::Push),
+            ("ping", Kind::Ping),
+            ("pull_request", Kind::PullRequest),
+            ("push", Kind::Other),
+        ] {
+            let event = parse(&headers(&[("x-event", name)]), body, &options).unwrap();
+            assert_eq!((event.kind, &*event.name), (kind, name));
+        }
+        assert_eq!(
+            parse(&headers(&[]), body, &options).unwrap().kind,
+            Kind::Other,
+            "no header, no name"
+        );
+        options.event_header = None;
+        assert_eq!(
+            parse(&headers(&[]), body, &options).unwrap().kind,
+            Kind::Push,
+            "the body is asked"
+        );
+    }
+
+    #[test]
+    fn credentials_in_an_address_are_never_shown() {
+        for origin in [
+            "https://jane:s3cret@h.example",
+            "jane:s3cret@h.example:a/b",
+            "https://jane:s3cret@h.example/a/b",
+        ] {
+            let event = push(json!({"origin": origin})).unwrap();
+            let repository = event.repository.as_ref().unwrap();
+            assert!(
+                !format!("{event:?} {} {}", repository.identity(), repository.name)
+                    .contains("s3cret")
+            );
+            assert_eq!(
+                repository.http_url.as_deref(),
+                Some(origin),
+                "upstream may know it by this"
+            );
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! Gerrit with its `webhooks` plugin.
 //!
-//! The body names the event, in `type`, and knows a project only by its name; the server's address comes
-//! in the header `X-Origin-Url`. `ref-updated` also comes for `refs/changes/…` and `refs/meta/…`, which are
-//! no branch or tag.
+//! The body names the event, in `type`, and knows a project only by its name; the server's address
+//! comes in the header `X-Origin-Url`. `ref-updated` also comes for `refs/changes/…` and
+//! `refs/meta/…`, which are no branch or tag.
 //!
-//! Sources: gerrit `Documentation/cmd-stream-events.txt` and `json.txt`; plugins/webhooks `HttpSession.java`.
+//! Sources: gerrit `Documentation/cmd-stream-events.txt` and `json.txt`; plugins/webhooks
+//! `HttpSession.java`.
 
 use std::borrow::Cow;
 
@@ -137,4 +138,96 @@ fn repository<'a>(origin: Option<&str>, project: Cow<'a, str>) -> Option<Reposit
 /// The address of a project of the server at `origin`.
 pub(super) fn address(origin: &str, project: &str) -> String {
     format!("{}/{project}", origin.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::tests::{A, B, ZERO, key, read, refs};
+    use super::*;
+    use crate::provider::Provider;
+
+    const ORIGIN: (&str, &str) = ("x-origin-url", "https://gerrit.example.com/r/");
+
+    fn update(project: &str, name: &str, old: &str, new: &str) -> Value {
+        json!({"project": project, "refName": name, "oldRev": old, "newRev": new})
+    }
+
+    fn updated(update: &Value) -> Event<'static> {
+        read(Provider::Gerrit, ORIGIN, &json!({"type": "ref-updated", "refUpdate": update}))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_server_and_the_project() {
+        let event = updated(&update("plugins/My Widget", "refs/heads/main", A, B));
+        assert_eq!((event.kind, &*event.name), (Kind::Push, "ref-updated"));
+        assert_eq!(key(&event), "gerrit.example.com/r/plugins/My%20Widget");
+        assert_eq!(refs(&event), ["refs/heads/main Branch Updated a b"]);
+        let body =
+            json!({"type": "ref-updated", "refUpdate": update("widget", "refs/tags/v1", ZERO, B)});
+        let event = read(Provider::Gerrit, ("x-other", "x"), &body).unwrap();
+        let repository = event.repository.as_ref().unwrap();
+        assert_eq!(
+            (repository.key(), repository.identity()),
+            (None, "widget"),
+            "no header, no address"
+        );
+    }
+
+    #[test]
+    fn only_branches_and_tags_are_pushes() {
+        assert_eq!(updated(&update("w", "main", A, ZERO)).kind, Kind::Push, "old servers shorten");
+        for name in ["refs/changes/45/12345/meta", "refs/meta/config", "refs/users/01/1000001"] {
+            let event = updated(&update("w", name, A, B));
+            assert_eq!((event.kind, key(&event)), (Kind::Other, "gerrit.example.com/r/w"));
+        }
+    }
+
+    #[test]
+    fn a_batch_tells_all_its_refs_of_one_project() {
+        let body = json!({"type": "batch-ref-updated", "refUpdates": [
+            update("w", "refs/heads/main", A, B), update("w", "refs/changes/1/1/1", ZERO, B),
+        ]});
+        let event = read(Provider::Gerrit, ORIGIN, &body).unwrap();
+        assert_eq!((event.kind, event.refs.len()), (Kind::Push, 2));
+        let body = json!({"type": "batch-ref-updated", "refUpdates": [
+            update("w", "refs/heads/main", A, B), update("x", "refs/heads/main", A, B),
+        ]});
+        assert_eq!(
+            read(Provider::Gerrit, ORIGIN, &body),
+            Err(EventError::Malformed { field: "refUpdates[].project" })
+        );
+    }
+
+    #[test]
+    fn changes_are_pull_requests_and_the_rest_is_other() {
+        let change = json!({"project": "w", "branch": "main"});
+        for (name, kind) in [
+            ("patchset-created", Kind::PullRequest),
+            ("change-merged", Kind::PullRequest),
+            ("comment-added", Kind::Other),
+        ] {
+            let event =
+                read(Provider::Gerrit, ORIGIN, &json!({"type": name, "change": change})).unwrap();
+            assert_eq!((event.kind, key(&event)), (kind, "gerrit.example.com/r/w"));
+        }
+        let created = json!({"type": "project-created", "projectName": "w"});
+        assert_eq!(read(Provider::Gerrit, ORIGIN, &created).unwrap().kind, Kind::Other);
+    }
+
+    #[test]
+    fn a_push_without_project_and_a_body_without_type_are_errors() {
+        for (body, field) in [
+            (json!({"type": "ref-updated", "refUpdate": {}}), "refUpdate.project"),
+            (
+                json!({"type": "ref-updated", "refUpdate": update("", "refs/heads/x", A, B)}),
+                "refUpdate.project",
+            ),
+            (json!({"refUpdate": update("w", "refs/heads/x", A, B)}), "type"),
+        ] {
+            assert_eq!(read(Provider::Gerrit, ORIGIN, &body), Err(EventError::Malformed { field }));
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Gitee.
 //!
-//! `X-Gitee-Event` names the event as GitLab does, the body's `hook_name` in Gitee's own way; the body has the
-//! first word. The repository stands in `project` and, again, in `repository`. `X-Gitee-Ping: true` is a
-//! test.
+//! `X-Gitee-Event` names the event as GitLab does, the body's `hook_name` in Gitee's own way; the
+//! body has the first word. The repository stands in `project` and, again, in `repository`.
+//! `X-Gitee-Ping: true` is a test.
 //!
 //! Source: help.gitee.com, "WebHook push data format".
 
@@ -69,4 +69,60 @@ pub(super) fn parse<'a>(headers: &HeaderMap, payload: &'a [u8]) -> Result<Event<
     };
     let repository = project.or(repository).into_repository(Layout::Plain);
     event(kind, name, action, repository, refs, "repository")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::tests::{A, B, ZERO, headers, key, read, refs};
+    use super::*;
+    use crate::provider::Provider;
+
+    fn body(fields: Value) -> Value {
+        let repository = json!({
+            "full_name": "acme/widget", "path_with_namespace": "acme/widget",
+            "clone_url": "https://gitee.com/acme/widget.git", "git_http_url": "https://gitee.com/acme/widget.git",
+            "ssh_url": "git@gitee.com:acme/widget.git", "url": "https://gitee.com/acme/widget",
+        });
+        let mut body =
+            json!({"repository": repository, "project": repository, "password": "", "sign": ""});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        body
+    }
+
+    #[test]
+    fn pushes_of_branches_and_tags_are_told() {
+        let fields = json!({"hook_name": "push_hooks", "ref": "refs/heads/x", "before": A, "after": B, "created": false});
+        let event = read(Provider::Gitee, ("x-gitee-event", "Push Hook"), &body(fields)).unwrap();
+        assert_eq!((event.kind, &*event.name), (Kind::Push, "Push Hook"));
+        assert_eq!(key(&event), "gitee.com/acme/widget");
+        assert_eq!(refs(&event), ["refs/heads/x Branch Updated a b"]);
+        let fields = json!({"hook_name": "tag_push_hooks", "ref": "refs/tags/v1", "before": A, "after": ZERO, "deleted": true});
+        let event = read(Provider::Gitee, ("x-other", "x"), &body(fields)).unwrap();
+        assert_eq!((event.kind, &*event.name), (Kind::Push, "tag_push_hooks"));
+        assert_eq!(refs(&event), ["refs/tags/v1 Tag Deleted a -"]);
+    }
+
+    #[test]
+    fn the_body_has_the_first_word() {
+        let fields = json!({"hook_name": "note_hooks"});
+        let event = read(Provider::Gitee, ("x-gitee-event", "Push Hook"), &body(fields)).unwrap();
+        assert_eq!(event.kind, Kind::Other);
+        let fields = json!({"hook_name": "merge_request_hooks", "action": "open"});
+        let event =
+            read(Provider::Gitee, ("x-gitee-event", "Merge Request Hook"), &body(fields)).unwrap();
+        assert_eq!((event.kind, event.action.as_deref()), (Kind::PullRequest, Some("open")));
+        let error = read(Provider::Gitee, ("x-other", "x"), &body(json!({}))).unwrap_err();
+        assert_eq!(error, EventError::Malformed { field: "x-gitee-event" });
+    }
+
+    #[test]
+    fn a_test_is_told_by_its_header() {
+        let text = body(json!({"hook_name": "push_hooks"})).to_string();
+        for (value, kind) in [("true", Kind::Ping), ("false", Kind::Push)] {
+            let headers = headers(&[("x-gitee-event", "Push Hook"), ("x-gitee-ping", value)]);
+            assert_eq!(parse(&headers, text.as_bytes()).unwrap().kind, kind);
+        }
+    }
 }

@@ -21,21 +21,22 @@
 //! | manual | `x-bbb-webhook-type: push`, or a body that names a repository and no header at all |
 //! | generic, Standard Webhooks | what [`ParseOptions`] say |
 //!
-//! A push without refs is one of *unknown* refs: a mirror that had too many, a trigger made by hand,
-//! or a list with an entry that could not be told. Rules over refs let it pass.
+//! A push without refs is one of *unknown* refs: a mirror that had too many, a trigger made by
+//! hand, or a list with an entry that could not be told. Rules over refs let it pass.
 //!
 //! # What is a ping
 //!
 //! [`Kind::Ping`] is what a host sends to try the hook, where it can be told from the real thing:
-//! GitHub's `ping`, Bitbucket Server's `diagnostics:ping`, Gitee's `X-Gitee-Ping`, an Azure event of the
-//! subscription zero (about a repository that does not exist), and a `push` of Gitea, Forgejo or Gogs
-//! whose `before` is its `after`: nothing changed, so there is nothing to index, and whoever clicked
-//! *Test Delivery* sees the gate's `pong`. The tests of GitLab and Bitbucket Cloud are ordinary events.
+//! GitHub's `ping`, Bitbucket Server's `diagnostics:ping`, Gitee's `X-Gitee-Ping`, an Azure event
+//! of the subscription zero (about a repository that does not exist), and a `push` of Gitea,
+//! Forgejo or Gogs whose `before` is its `after`: nothing changed, so there is nothing to index,
+//! and whoever clicked *Test Delivery* sees the gate's `pong`. The tests of GitLab and Bitbucket
+//! Cloud are ordinary events.
 //!
 //! # What is an error
 //!
-//! A body that is not one JSON object, a field that stands twice, and a push of which no repository can
-//! be told. All else that is absent, null or of another type is treated as absent.
+//! A body that is not one JSON object, a field that stands twice, and a push of which no repository
+//! can be told. All else that is absent, null or of another type is treated as absent.
 
 mod azure_devops;
 mod binding;
@@ -54,6 +55,8 @@ mod manual;
 mod rules;
 mod shape;
 mod standard_webhooks;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -72,9 +75,9 @@ use crate::repository::RepositoryUrl;
 
 /// Reads what a delivery says.
 ///
-/// `payload` is the JSON, unwrapped from a form where there was one. One pass over it, and a few short
-/// allocations: the key of the repository, the list of refs, and each name that has escapes or is not
-/// in the body as it is.
+/// `payload` is the JSON, unwrapped from a form where there was one. One pass over it, and a few
+/// short allocations: the key of the repository, the list of refs, and each name that has escapes
+/// or is not in the body as it is.
 ///
 /// # Errors
 ///
@@ -125,8 +128,8 @@ impl Default for ParseOptions {
 pub struct Event<'a> {
     /// What it is for the gate.
     pub kind: Kind,
-    /// What the host calls it, such as `push`, `Tag Push Hook` or `repo:refs_changed`. Empty where it has
-    /// no name.
+    /// What the host calls it, such as `push`, `Tag Push Hook` or `repo:refs_changed`. Empty where
+    /// it has no name.
     pub name: Cow<'a, str>,
     /// What happened to a pull request, such as `opened`.
     pub action: Option<Cow<'a, str>>,
@@ -210,7 +213,8 @@ pub struct Repository<'a> {
     /// What the host calls it, such as `acme/widget`. Empty where it says nothing.
     pub name: Cow<'a, str>,
     /// The address to clone it from over the web, as the host writes it or, where it writes none,
-    /// as its rules make it. Of a manual trigger the origin, whatever it is.
+    /// as its rules make it. Of a manual trigger the origin, whatever it is. Like the next one it
+    /// may hold credentials, so it is for the service behind the gate and not for logs.
     pub http_url: Option<Cow<'a, str>>,
     /// The address to clone it from over SSH, likewise.
     pub ssh_url: Option<Cow<'a, str>>,
@@ -270,9 +274,11 @@ pub struct RefChange<'a> {
     pub name: Cow<'a, str>,
     /// What it is a name of.
     pub kind: RefKind,
-    /// The id of the object that it named before. `None` where there was none, or the host does not tell.
+    /// The id of the object that it named before. `None` where there was none, or the host does not
+    /// tell.
     pub old: Option<Cow<'a, str>>,
-    /// The id of the object that it names now. `None` where there is none, or the host does not tell.
+    /// The id of the object that it names now. `None` where there is none, or the host does not
+    /// tell.
     pub new: Option<Cow<'a, str>>,
     /// What happened to it.
     pub change: Change,
@@ -334,7 +340,7 @@ pub enum Change {
 pub enum EventError {
     /// The body is not JSON.
     Syntax {
-        /// Where, in bytes from the start.
+        /// Where the member or value begins that is none, in bytes from the start.
         offset: usize,
     },
     /// The body is nested more than 127 levels deep.

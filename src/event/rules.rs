@@ -55,7 +55,8 @@ impl Rules {
 /// ```
 /// use hookgate::event::{Events, Kind};
 ///
-/// let events: Events = ["push", "pull_request"].iter().map(|name| name.parse::<Kind>()).collect::<Result<_, _>>()?;
+/// let events: Events = ["push", "pull_request"].iter().map(|name|
+/// name.parse::<Kind>()).collect::<Result<_, _>>()?;
 /// assert!(events.contains(Kind::PullRequest));
 /// # Ok::<(), hookgate::event::UnknownKind>(())
 /// ```
@@ -133,5 +134,94 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::super::{Change, RefChange, RefKind, Repository};
+    use super::*;
+    use crate::repository::RepositoryUrl;
+
+    fn event(kind: Kind, address: Option<&str>, refs: &[&'static str]) -> Event<'static> {
+        let change = |name: &&'static str| RefChange {
+            name: Cow::Borrowed(*name),
+            kind: RefKind::of(name),
+            old: None,
+            new: None,
+            change: Change::Updated,
+        };
+        let key = address.map(|address| RepositoryUrl::parse(address).unwrap());
+        Event {
+            kind,
+            name: Cow::Borrowed("x"),
+            action: None,
+            repository: Repository::new(Some(Cow::Borrowed("acme/widget")), None, None, key),
+            refs: refs.iter().map(change).collect(),
+        }
+    }
+
+    fn rules(repositories: &str, refs: &str) -> Rules {
+        Rules {
+            events: [Kind::Push, Kind::PullRequest].into_iter().collect(),
+            repositories: repositories.parse().unwrap(),
+            refs: refs.parse().unwrap(),
+        }
+    }
+
+    const WIDGET: Option<&str> = Some("https://github.com/acme/widget");
+
+    #[test]
+    fn without_rules_every_push_and_nothing_else_is_wanted() {
+        let rules = Rules::default();
+        let judge = |kind| rules.judge(&event(kind, WIDGET, &["refs/heads/main"]));
+        assert_eq!(judge(Kind::Push), Verdict::Wanted);
+        assert_eq!(judge(Kind::Ping), Verdict::Pong);
+        assert_eq!(judge(Kind::PullRequest), Verdict::Ignored(Rule::Events));
+        assert_eq!(judge(Kind::Other), Verdict::Ignored(Rule::Events));
+        assert_eq!(rules.judge(&event(Kind::Push, None, &[])), Verdict::Wanted);
+    }
+
+    #[test]
+    fn kinds_that_are_asked_for_are_wanted() {
+        let events: Events = [Kind::PullRequest, Kind::Ping, Kind::Other].into_iter().collect();
+        let rules = Rules { events, ..Rules::default() };
+        assert_eq!(rules.judge(&event(Kind::PullRequest, WIDGET, &[])), Verdict::Wanted);
+        assert_eq!(rules.judge(&event(Kind::Push, WIDGET, &[])), Verdict::Ignored(Rule::Events));
+        assert_eq!(rules.judge(&event(Kind::Other, WIDGET, &[])), Verdict::Ignored(Rule::Events));
+        assert_eq!("push".parse(), Ok(Kind::Push));
+        for wrong in ["Push", "ping", "other", ""] {
+            assert!(wrong.parse::<Kind>().unwrap_err().to_string().contains("pull_request"));
+        }
+    }
+
+    #[test]
+    fn a_repository_must_match_by_its_key() {
+        let rules = rules("github.com/acme/*,!github.com/acme/secret", "**");
+        let judge = |address| rules.judge(&event(Kind::Push, address, &["refs/heads/main"]));
+        assert_eq!(judge(WIDGET), Verdict::Wanted);
+        assert_eq!(
+            judge(Some("git@github.com:acme/secret.git")),
+            Verdict::Ignored(Rule::Repositories)
+        );
+        assert_eq!(
+            judge(Some("https://gitlab.com/acme/widget")),
+            Verdict::Ignored(Rule::Repositories)
+        );
+        assert_eq!(judge(None), Verdict::Ignored(Rule::Repositories), "a name alone is no key");
+    }
+
+    #[test]
+    fn one_wanted_ref_is_enough_and_unknown_ones_pass() {
+        let rules = rules("**", "refs/heads/*,!refs/heads/tmp");
+        let judge = |refs: &[&'static str]| rules.judge(&event(Kind::Push, WIDGET, refs));
+        assert_eq!(judge(&["refs/heads/main"]), Verdict::Wanted);
+        assert_eq!(judge(&["refs/tags/v1", "refs/heads/main"]), Verdict::Wanted);
+        assert_eq!(judge(&["refs/tags/v1", "refs/heads/tmp"]), Verdict::Ignored(Rule::Refs));
+        assert_eq!(judge(&[]), Verdict::Wanted);
+        let pull_request = event(Kind::PullRequest, WIDGET, &[]);
+        assert_eq!(rules.judge(&pull_request), Verdict::Wanted);
     }
 }

@@ -81,10 +81,14 @@ pub(super) enum Id<'a> {
 impl<'a> Id<'a> {
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, EventError> {
         let Some(text) = reader.text()? else { return Ok(Self::Unknown) };
-        if !(7..=64).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        // Without early exits the loops are over all bytes at once.
+        let bytes = text.as_bytes();
+        let is_hex = bytes.iter().fold(true, |is_hex, byte| is_hex & byte.is_ascii_hexdigit());
+        if !is_hex || !(7..=64).contains(&bytes.len()) {
             return Ok(Self::Unknown);
         }
-        Ok(if text.bytes().all(|b| b == b'0') { Self::None } else { Self::Some(text) })
+        let is_zero = bytes.iter().fold(true, |is_zero, byte| is_zero & (*byte == b'0'));
+        Ok(if is_zero { Self::None } else { Self::Some(text) })
     }
 
     fn into_option(self) -> Option<Cow<'a, str>> {
@@ -107,8 +111,8 @@ pub(super) struct RefFields<'a> {
 }
 
 impl<'a> RefFields<'a> {
-    /// The change; `None` when it cannot be told, so that the refs of the event are unknown. A short
-    /// name is completed with `prefix`.
+    /// The change; `None` when it cannot be told, so that the refs of the event are unknown. A
+    /// short name is completed with `prefix`.
     pub(super) fn change(self, prefix: &'static str) -> Option<RefChange<'a>> {
         let name = full_name(self.name?, prefix)?;
         let kind = RefKind::of(&name);
@@ -131,8 +135,8 @@ impl<'a> RefFields<'a> {
     }
 }
 
-/// The refs of a list of changes. If one of them cannot be told, none is: rules must not drop a push
-/// for the refs that happened to be legible.
+/// The refs of a list of changes. If one of them cannot be told, none is: rules must not drop a
+/// push for the refs that happened to be legible.
 pub(super) struct RefList<'a> {
     refs: Vec<RefChange<'a>>,
     all: bool,

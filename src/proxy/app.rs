@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use tokio::sync::{Semaphore, oneshot};
@@ -27,13 +27,13 @@ use tower::load_shed::LoadShedLayer;
 
 use super::admin::Admin;
 use super::config::{Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
-use super::dispatch::{Dispatch, Target};
+use super::dispatch::{Dispatch, Pacer, Sender, Target, TargetPath};
 use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
 use super::stack::{Hook, Stack, Table};
 use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample};
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
-use super::upstream::Upstream;
+use super::upstream::{Upstream, UpstreamConfig};
 use crate::clock::{Clock, SystemClock};
 use crate::event::ParseOptions;
 use crate::gate::{Budget, GateError, GateLayer};
@@ -78,6 +78,8 @@ struct Shared {
     following: Mutex<HashMap<PathBuf, WatchGuard>>,
     /// For those who must not keep it alive.
     weak: Weak<Self>,
+    /// For what is begun on the watcher's thread.
+    runtime: tokio::runtime::Handle,
 }
 
 /// What the configuration in force is made of, kept where a new one says the same.
@@ -86,6 +88,7 @@ struct Live {
     stores: HashMap<PathBuf, KeyStore>,
     upstreams: Vec<Upstream>,
     switches: HashMap<String, Switch>,
+    pacers: HashMap<String, Arc<Pacer>>,
 }
 
 impl App {
@@ -135,10 +138,12 @@ impl App {
             stores: HashMap::new(),
             upstreams: Vec::new(),
             switches: HashMap::new(),
+            pacers: HashMap::new(),
         };
         let shared = Arc::new_cyclic(|weak| Shared {
             following: Mutex::default(),
             weak: weak.clone(),
+            runtime: tokio::runtime::Handle::current(),
             overrides,
             live: Mutex::new(live),
             stack: Stack::new(Table::new(), elsewhere),
@@ -212,7 +217,9 @@ impl App {
         let delay = shared.live().config.limits.shutdown_delay;
         tokio::time::sleep(delay).await;
         drop(stop);
+        let draining = Instant::now();
         let cut = serving.await.unwrap_or_default();
+        shared.flush(draining.elapsed()).await;
         // Probes are answered until the last delivery is.
         if let Some(probing) = probing {
             probing.abort();
@@ -221,13 +228,34 @@ impl App {
     }
 }
 
+impl Live {
+    /// The store of a key file: the one that there is, or a new one.
+    fn store(&mut self, before: &Self, path: &Path, new: impl FnOnce() -> KeyStore) -> KeyStore {
+        let known = self.stores.get(path).or_else(|| before.stores.get(path)).cloned();
+        let store = known.unwrap_or_else(new);
+        self.stores.insert(path.into(), store.clone());
+        store
+    }
+
+    /// A service, with the connections that there are already.
+    fn upstream(&mut self, before: &Self, config: &UpstreamConfig) -> Upstream {
+        let mut known = self.upstreams.iter().chain(&before.upstreams);
+        let known = known.find(|known| known.config() == config).cloned();
+        let upstream = known.unwrap_or_else(|| Upstream::new(config));
+        self.upstreams.push(upstream.clone());
+        upstream
+    }
+}
+
 impl Shared {
     fn live(&self) -> std::sync::MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hooks of a configuration. Stores, upstreams and switches that are there already are used
-    /// again; those that are no longer named are given up when their last request ends.
+    /// The hooks of a configuration. Stores, upstreams, switches and pacers that are there already are
+    /// used again; those that are no longer named are given up when their last request ends.
+    ///
+    /// What can fail comes first, so that a bad configuration changes nothing.
     fn build_hooks(&self, config: &Config) -> Result<Table, (String, GateError)> {
         let mut live = self.live();
         let mut next = Live {
@@ -235,38 +263,81 @@ impl Shared {
             stores: HashMap::new(),
             upstreams: Vec::new(),
             switches: HashMap::new(),
+            pacers: HashMap::new(),
         };
-        let mut table = Table::new();
+        let mut layers = Vec::new();
         for hook in &config.hooks {
-            let store = next.stores.entry(hook.key_file.clone()).or_insert_with(|| {
-                live.stores.get(&hook.key_file).cloned().unwrap_or_else(|| {
-                    make_key_file(&hook.key_file);
-                    KeyStore::follow(&hook.key_file, &self.watcher)
-                })
+            let keys = next.store(&live, &hook.key_file, || {
+                make_key_file(&hook.key_file);
+                KeyStore::follow(&hook.key_file, &self.watcher)
             });
-            let keys = store.clone();
-            let switch = match live.switches.get(&hook.name) {
-                Some(switch) => switch.clone(),
-                None => Switch::new(hook.enabled),
-            };
+            // Keys of another service: nobody else can make them.
+            for path in
+                [&hook.upstream_key_file, &hook.upstream_sign_key_file].into_iter().flatten()
+            {
+                next.store(&live, path, || KeyStore::follow(path, &self.watcher));
+            }
+            let switch = live.switches.get(&hook.name).cloned();
+            let switch = switch.unwrap_or_else(|| Switch::new(hook.enabled));
             next.switches.insert(hook.name.clone(), switch.clone());
-            let upstream = hook.upstream.as_ref().map(|upstream| {
-                let known = next.upstreams.iter().chain(&live.upstreams);
-                let known = known.into_iter().find(|known| known.config() == upstream).cloned();
-                let upstream = known.unwrap_or_else(|| Upstream::new(upstream));
-                next.upstreams.push(upstream.clone());
-                upstream
-            });
-            let layer =
-                self.gate(hook, config, keys, switch).map_err(|e| (hook.name.clone(), e))?;
-            table.push(self.hook(hook, layer, upstream));
+            let layer = self.gate(hook, config, keys, switch);
+            layers.push(layer.map_err(|error| (hook.name.clone(), error))?);
         }
-        // Only now that nothing can fail any more.
-        for hook in &config.hooks {
+        let mut table = Table::new();
+        for (hook, layer) in config.hooks.iter().zip(layers) {
             next.switches[&hook.name].set(hook.enabled);
+            let pacer = self.pacer(hook, &live, &mut next);
+            table.push(self.hook(hook, layer, pacer));
+        }
+        for (name, pacer) in live.pacers.drain() {
+            let kept = next.pacers.get(&name).is_some_and(|kept| Arc::ptr_eq(kept, &pacer));
+            if !kept {
+                self.runtime.spawn(pacer.finish());
+            }
         }
         *live = next;
         Ok(table)
+    }
+
+    /// The pacer of a hook: the one that there is, told where to send now, or a new one.
+    fn pacer(&self, hook: &HookConfig, live: &Live, next: &mut Live) -> Arc<Pacer> {
+        let sender = self.sender(hook, live, next);
+        let known = live.pacers.get(&hook.name).filter(|pacer| *pacer.paces() == hook.paces);
+        let pacer = match known {
+            Some(pacer) => {
+                pacer.redirect(sender);
+                pacer.clone()
+            }
+            None => {
+                let pacer = Arc::new(Pacer::new(&hook.name, hook.paces.clone(), sender));
+                self.runtime.spawn(Pacer::run(Arc::downgrade(&pacer)));
+                pacer
+            }
+        };
+        next.pacers.insert(hook.name.clone(), pacer.clone());
+        pacer
+    }
+
+    fn sender(&self, hook: &HookConfig, live: &Live, next: &mut Live) -> Sender {
+        let store = |path: &Option<PathBuf>| next.stores.get(path.as_ref()?).cloned();
+        let (path_keys, signing_keys) =
+            (store(&hook.upstream_key_file), store(&hook.upstream_sign_key_file));
+        let target = hook.upstream.as_ref().map(|upstream| Target {
+            upstream: next.upstream(live, upstream),
+            path: match &hook.upstream_path {
+                Some(template) => TargetPath::Template(template.clone(), path_keys),
+                // The path of a hook was checked when the configuration was read.
+                None => TargetPath::Fixed(
+                    PathAndQuery::try_from(&hook.path).unwrap_or(PathAndQuery::from_static("/")),
+                ),
+            },
+            body: hook.upstream_body,
+            forward_headers: hook.forward_headers.clone(),
+            generic_header: hook.generic_header.clone(),
+            mark_azure_devops: hook.mark_azure_devops,
+            signing_keys,
+        });
+        Sender { target, metrics: self.metrics.hook(&hook.name) }
     }
 
     fn gate(
@@ -297,16 +368,9 @@ impl Shared {
             .build()
     }
 
-    fn hook(&self, hook: &HookConfig, layer: GateLayer, upstream: Option<Upstream>) -> Hook {
+    fn hook(&self, hook: &HookConfig, layer: GateLayer, pacer: Arc<Pacer>) -> Hook {
         let metrics = self.metrics.hook(&hook.name);
-        let target = upstream.map(|upstream| Target {
-            upstream,
-            // The path of a hook was checked when the configuration was read.
-            path: PathAndQuery::try_from(&hook.path).unwrap_or(PathAndQuery::from_static("/")),
-            forward_headers: hook.forward_headers.clone(),
-            generic_header: hook.generic_header.clone(),
-        });
-        let dispatch = Dispatch::new(target, metrics.clone());
+        let dispatch = Dispatch::new(pacer);
         let limit = GlobalConcurrencyLimitLayer::with_semaphore(self.in_flight.clone());
         let behind = LoadShedLayer::new().layer(limit.layer(dispatch));
         Hook {
@@ -314,6 +378,22 @@ impl Shared {
             path: hook.path.clone(),
             gate: layer.layer(behind),
             metrics,
+        }
+    }
+
+    /// Sends what is held, as far as the grace period goes of which so much is over.
+    async fn flush(&self, over: Duration) {
+        let (pacers, grace): (Vec<_>, _) = {
+            let live = self.live();
+            (live.pacers.values().cloned().collect(), live.config.limits.grace_period)
+        };
+        let all = async {
+            for pacer in &pacers {
+                pacer.flush().await;
+            }
+        };
+        if tokio::time::timeout(grace.saturating_sub(over), all).await.is_err() {
+            tracing::error!("held deliveries are lost: the grace period ended");
         }
     }
 

@@ -9,27 +9,33 @@
 //! everything.
 //!
 //! A pattern that could never match is refused when it is read, since a rule that silently drops
-//! every push is worse than an error: a scheme or user before the host, a host alone, `*` where `**`
-//! is meant, a short name for a ref, braces.
+//! every push is worse than an error: a scheme or user before the host, a host alone, `*` where
+//! `**` is meant, a short name for a ref, braces.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{GlobBuilder, GlobMatcher};
 
 use super::{RepositoryUrl, push_encoded};
+
+/// The longest pattern, in bytes, with everything encoded that is encoded in keys.
+const MAX_LEN: usize = 1024;
 
 /// One pattern over the keys of repositories, such as `github.com/acme/*` or `!**/archive/**`.
 ///
 /// It stands over the whole key, `host[:port]/owner/…/name`. The host is read in lower case, `.git`
 /// at the end goes, and on hosts that do not care about case neither does the pattern. As
 /// in keys, a port stands only where the web's is unusual.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Pattern {
     text: String,
-    glob: Glob,
+    excludes: bool,
+    exact: Arc<Glob>,
+    /// The same in lower case, for hosts that do not care.
+    folded: Arc<Glob>,
 }
 
 impl Pattern {
@@ -63,12 +69,19 @@ impl Pattern {
                 glob
             }
         };
-        Ok(Self { text: text.to_owned(), glob: Glob::new(glob, excludes)? })
+        let folded = Arc::new(Glob::new(&glob.to_ascii_lowercase())?);
+        Ok(Self { text: text.to_owned(), excludes, exact: Arc::new(Glob::new(&glob)?), folded })
     }
 
     /// Whether what matches is excluded: the pattern begins with `!`.
     pub fn excludes(&self) -> bool {
-        self.glob.excludes
+        self.excludes
+    }
+
+    /// Whether it stands for a repository; an exclusion stands for what it excludes.
+    fn stands_for(&self, repository: &RepositoryUrl) -> bool {
+        let glob = if repository.ignores_case() { &self.folded } else { &self.exact };
+        glob.matches(repository.as_str())
     }
 }
 
@@ -93,6 +106,14 @@ impl fmt::Debug for Pattern {
     }
 }
 
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
 /// A list of [`Pattern`]s. The default is the empty list, which every repository matches.
 ///
 /// ```
@@ -103,27 +124,12 @@ impl fmt::Debug for Pattern {
 /// assert!(!patterns.matches(&RepositoryUrl::parse("git@github.com:acme/secret.git")?));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Patterns {
     list: Vec<Pattern>,
-    exact: Matcher,
-    /// The same in lower case, for hosts that do not care.
-    folded: Matcher,
 }
 
 impl Patterns {
-    /// A list of patterns.
-    ///
-    /// # Errors
-    ///
-    /// When they are too many to be compiled together.
-    pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Result<Self, PatternError> {
-        let list: Vec<Pattern> = patterns.into_iter().collect();
-        let exact = Matcher::new(list.iter().map(|pattern| pattern.glob.clone()))?;
-        let folded = Matcher::new(list.iter().map(|pattern| pattern.glob.to_lower_case()))?;
-        Ok(Self { list, exact, folded })
-    }
-
     /// Reads patterns that stand one after another with commas between them.
     ///
     /// # Errors
@@ -131,14 +137,12 @@ impl Patterns {
     /// When one of them is not a pattern, or nothing stands there: an empty text is no list, lest
     /// it be taken for one of everything.
     pub fn parse_list(text: &str) -> Result<Self, PatternError> {
-        let list = text.split(',').map(|pattern| Pattern::parse(pattern.trim()));
-        Self::new(list.collect::<Result<Vec<_>, _>>()?)
+        text.split(',').map(|pattern| Pattern::parse(pattern.trim())).collect()
     }
 
     /// Whether a repository is taken in and not excluded.
     pub fn matches(&self, repository: &RepositoryUrl) -> bool {
-        let matcher = if repository.ignores_case() { &self.folded } else { &self.exact };
-        matcher.matches(repository.as_str())
+        is_match(self.iter().map(|pattern| (pattern.excludes, || pattern.stands_for(repository))))
     }
 
     /// Whether the list holds nothing, so that everything matches.
@@ -149,6 +153,12 @@ impl Patterns {
     /// The patterns, in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
         self.list.iter()
+    }
+}
+
+impl FromIterator<Pattern> for Patterns {
+    fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Self {
+        Self { list: patterns.into_iter().collect() }
     }
 }
 
@@ -173,21 +183,19 @@ impl fmt::Debug for Patterns {
     }
 }
 
-impl PartialEq for Patterns {
-    fn eq(&self, other: &Self) -> bool {
-        self.list == other.list
-    }
-}
-
-impl Eq for Patterns {}
-
 /// A list of patterns over the full names of refs, such as `refs/heads/*` or `!refs/heads/tmp/**`.
 ///
 /// The default is the empty list, which every ref matches. Case counts, as it does in git.
 #[derive(Clone, Default)]
 pub struct RefPatterns {
-    list: Vec<String>,
-    matcher: Matcher,
+    list: Vec<RefPattern>,
+}
+
+#[derive(Clone)]
+struct RefPattern {
+    text: String,
+    excludes: bool,
+    glob: Arc<Glob>,
 }
 
 impl RefPatterns {
@@ -198,17 +206,15 @@ impl RefPatterns {
     /// When one of them could match nothing (it begins neither with `refs/` nor with `**`), or uses
     /// what is not supported.
     pub fn new<T: AsRef<str>>(patterns: impl IntoIterator<Item = T>) -> Result<Self, PatternError> {
-        let mut list = Vec::new();
-        let mut globs = Vec::new();
-        for text in patterns {
+        let list = patterns.into_iter().map(|text| {
             let (excludes, body) = split_mark(text.as_ref())?;
             if !body.starts_with("refs/") && !body.starts_with("**") {
                 return Err(Kind::ShortRef.into());
             }
-            globs.push(Glob::new(body.to_owned(), excludes)?);
-            list.push(text.as_ref().to_owned());
-        }
-        Ok(Self { list, matcher: Matcher::new(globs)? })
+            let glob = Arc::new(Glob::new(body)?);
+            Ok(RefPattern { text: text.as_ref().to_owned(), excludes, glob })
+        });
+        Ok(Self { list: list.collect::<Result<_, PatternError>>()? })
     }
 
     /// Reads patterns that stand one after another with commas between them.
@@ -222,7 +228,7 @@ impl RefPatterns {
 
     /// Whether a ref, by its full name, is taken in and not excluded.
     pub fn matches(&self, name: &str) -> bool {
-        self.matcher.matches(name)
+        is_match(self.list.iter().map(|p| (p.excludes, || p.glob.matches(name))))
     }
 
     /// Whether the list holds nothing, so that everything matches.
@@ -242,19 +248,19 @@ impl FromStr for RefPatterns {
 /// The texts of the patterns with commas between them.
 impl fmt::Display for RefPatterns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_list(&self.list, f)
+        write_list(self.list.iter().map(|pattern| &pattern.text), f)
     }
 }
 
 impl fmt::Debug for RefPatterns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.list.fmt(f)
+        f.debug_list().entries(self.list.iter().map(|pattern| &pattern.text)).finish()
     }
 }
 
 impl PartialEq for RefPatterns {
     fn eq(&self, other: &Self) -> bool {
-        self.list == other.list
+        self.list.iter().map(|p| &p.text).eq(other.list.iter().map(|p| &p.text))
     }
 }
 
@@ -276,7 +282,7 @@ enum Kind {
     Stars,
     Percent,
     Syntax,
-    TooLarge,
+    TooLong,
 }
 
 impl From<Kind> for PatternError {
@@ -303,77 +309,82 @@ impl fmt::Display for PatternError {
             }
             Kind::Stars => "`**` stands alone between slashes, and `*` within a segment",
             Kind::Percent => "a percent sign that does not encode a byte",
+            Kind::TooLong => "a pattern is longer than 1024 bytes",
             Kind::Syntax => "a class such as [0-9] that does not close or has no order",
-            Kind::TooLarge => "the patterns are too many or too long",
         })
     }
 }
 
 impl std::error::Error for PatternError {}
 
-/// What is compiled of a pattern.
-#[derive(Clone, PartialEq, Eq)]
+/// The rule of a list, over pairs of whether a pattern excludes and whether it stands for the name.
+fn is_match<F: FnOnce() -> bool>(patterns: impl Iterator<Item = (bool, F)>) -> bool {
+    let (mut asks, mut included) = (false, false);
+    for (excludes, stands_for) in patterns {
+        if excludes {
+            if stands_for() {
+                return false;
+            }
+        } else {
+            asks = true;
+            included = included || stands_for();
+        }
+    }
+    included || !asks
+}
+
+/// A pattern as it is matched.
 struct Glob {
-    glob: String,
-    excludes: bool,
+    /// What every name that matches begins with.
+    prefix: String,
+    rest: Rest,
+}
+
+/// What follows the prefix. Most patterns are of the first three kinds, which need no engine.
+enum Rest {
+    Nothing,
+    /// `*`
+    Segment,
+    /// `**`
+    Anything,
+    Glob(GlobMatcher),
 }
 
 impl Glob {
-    fn new(glob: String, excludes: bool) -> Result<Self, PatternError> {
+    fn new(glob: &str) -> Result<Self, PatternError> {
+        if glob.len() > MAX_LEN {
+            return Err(Kind::TooLong.into());
+        }
         if glob.split('/').any(|segment| segment.contains("**") && segment != "**") {
             return Err(Kind::Stars.into());
         }
-        compile(&glob)?;
-        Ok(Self { glob, excludes })
+        let (prefix, rest) = glob.split_at(glob.find(['*', '?', '[']).unwrap_or(glob.len()));
+        let rest = match rest {
+            "" => Rest::Nothing,
+            "*" => Rest::Segment,
+            "**" => Rest::Anything,
+            _ => Rest::Glob(compile(glob)?),
+        };
+        Ok(Self { prefix: prefix.to_owned(), rest })
     }
 
-    fn to_lower_case(&self) -> Self {
-        Self { glob: self.glob.to_ascii_lowercase(), excludes: self.excludes }
+    fn matches(&self, name: &str) -> bool {
+        name.strip_prefix(&*self.prefix).is_some_and(|tail| match &self.rest {
+            Rest::Nothing => tail.is_empty(),
+            Rest::Segment => !tail.contains('/'),
+            Rest::Anything => true,
+            Rest::Glob(glob) => glob.is_match(name),
+        })
     }
 }
 
-fn compile(glob: &str) -> Result<globset::Glob, PatternError> {
+fn compile(glob: &str) -> Result<GlobMatcher, PatternError> {
     GlobBuilder::new(glob)
         .literal_separator(true)
         .backslash_escape(false)
         .build()
+        .map(|glob| glob.compile_matcher())
         .map_err(|_| Kind::Syntax.into())
-}
-
-/// The compiled patterns of a list; one without any matches everything.
-#[derive(Clone, Default)]
-struct Matcher(Option<Arc<Sets>>);
-
-struct Sets {
-    /// `None` where there are only exclusions.
-    included: Option<GlobSet>,
-    excluded: GlobSet,
-}
-
-impl Matcher {
-    fn new(globs: impl IntoIterator<Item = Glob>) -> Result<Self, PatternError> {
-        let (mut included, mut excluded) = (GlobSetBuilder::new(), GlobSetBuilder::new());
-        let (mut any, mut any_included) = (false, false);
-        for glob in globs {
-            any = true;
-            any_included |= !glob.excludes;
-            let set = if glob.excludes { &mut excluded } else { &mut included };
-            set.add(compile(&glob.glob)?);
-        }
-        if !any {
-            return Ok(Self::default());
-        }
-        let build = |set: GlobSetBuilder| set.build().map_err(|_| PatternError(Kind::TooLarge));
-        let included = if any_included { Some(build(included)?) } else { None };
-        Ok(Self(Some(Arc::new(Sets { included, excluded: build(excluded)? }))))
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|sets| {
-            sets.included.as_ref().is_none_or(|set| set.is_match(name))
-                && !sets.excluded.is_match(name)
-        })
-    }
 }
 
 fn split_mark(text: &str) -> Result<(bool, &str), PatternError> {
@@ -426,8 +437,11 @@ fn ipv6(host: &str) -> Option<String> {
     Some(format!("[[]{address}[]]{port}"))
 }
 
-fn write_list(list: &[impl fmt::Display], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (n, pattern) in list.iter().enumerate() {
+fn write_list<T: fmt::Display>(
+    list: impl IntoIterator<Item = T>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    for (n, pattern) in list.into_iter().enumerate() {
         write!(f, "{}{pattern}", if n == 0 { "" } else { "," })?;
     }
     Ok(())
@@ -562,6 +576,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn patterns_that_need_no_engine_match_as_the_engine_does(
+            glob in "(refs/)?([ab*]{1,2}/){0,2}([ab]{0,2}|\\*\\*?)",
+            name in "(refs/)?([ab]{1,2}/){0,3}[ab]{1,2}",
+        ) {
+            let Ok(read) = Glob::new(&glob) else { return Ok(()) };
+            prop_assert_eq!(read.matches(&name), compile(&glob).unwrap().is_match(&name));
+        }
+
         #[test]
         fn no_text_makes_it_panic(text in ".{0,40}") {
             let _ = Pattern::parse(&text);

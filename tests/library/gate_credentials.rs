@@ -693,7 +693,7 @@ mod ping {
             let (mut sender, body) = Channel::<Bytes>::new(2);
             sender.send_data(padded(65).into()).await.unwrap();
             let answer = ask(&hook.gate, ping("").request_with(body)).await;
-            assert_eq!((answer.code(), answer.outcome()), (413, Some(Outcome::TooLarge)));
+            assert_eq!((answer.code(), answer.outcome()), (401, Some(Outcome::Unauthorized)));
         }
     }
 

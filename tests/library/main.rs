@@ -1,5 +1,7 @@
 //! The library through its public names alone.
 
+#[cfg(feature = "event")]
+mod corpus_events;
 mod gate_body;
 mod gate_credentials;
 mod gate_service;

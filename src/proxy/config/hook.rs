@@ -12,9 +12,12 @@ use super::raw::{RawGeneric, RawHook, RawUpstream};
 use super::value::{self, Reader, Span};
 use crate::event::{Events, Kind, Rules};
 use crate::gate::is_hook_path;
+use crate::pace::{KeyBy, Pace};
 use crate::provider::{Provider, Providers};
-use crate::proxy::upstream::{ForwardHeaders, UpstreamConfig};
-use crate::repository::{Pattern, Patterns, RefPatterns};
+use crate::proxy::upstream::{
+    ForwardHeaders, PathTemplate, UpstreamBody, UpstreamConfig, Variable,
+};
+use crate::repository::{Pattern, RefPatterns};
 use crate::scheme::{Algorithm, AzureDevops, Encoding, Generic, Gitee, GiteeMode, Schemes, UrlKey};
 
 /// One hook: a path, the keys that open it, and the service behind it.
@@ -42,6 +45,18 @@ pub struct HookConfig {
     pub rules: Rules,
     /// The service behind it; `None` to print deliveries.
     pub upstream: Option<UpstreamConfig>,
+    /// The path below the service's own. Default: that of the hook.
+    pub upstream_path: Option<PathTemplate>,
+    /// The key file of the key that may stand in that path.
+    pub upstream_key_file: Option<PathBuf>,
+    /// The body that the service gets. Default: the original one.
+    pub upstream_body: UpstreamBody,
+    /// The file of signing tokens with which calls to the service are signed. Default: they are not.
+    pub upstream_sign_key_file: Option<PathBuf>,
+    /// Whether deliveries of Azure DevOps get `x-gij-microsoft-event: 1`. Default: no.
+    pub mark_azure_devops: bool,
+    /// How often the service hears of a change.
+    pub paces: Paces,
     /// Further headers that the service gets. Default: none.
     pub forward_headers: ForwardHeaders,
     /// The header in which the generic provider signs.
@@ -51,6 +66,18 @@ pub struct HookConfig {
     /// The events of the generic provider that are pushes.
     pub generic_push_events: Vec<String>,
     pub(super) at: Span,
+}
+
+/// How often deliveries of a hook are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paces {
+    /// How bursts are brought together. Default: they are not.
+    pub coalesce: Option<Pace>,
+    /// Whether refs count. Default: they do.
+    pub coalesce_by: KeyBy,
+    /// For how long a delivery is remembered, so that it is not sent again; zero for not at all.
+    /// Default: 1 h.
+    pub dedupe_window: Duration,
 }
 
 /// What a hook gets that names none of its own.
@@ -121,6 +148,16 @@ impl HookConfig {
             require_signature: false,
             rules: Rules::default(),
             upstream: defaults.upstream.clone(),
+            upstream_path: None,
+            upstream_key_file: None,
+            upstream_body: UpstreamBody::default(),
+            upstream_sign_key_file: None,
+            mark_azure_devops: false,
+            paces: Paces {
+                coalesce: None,
+                coalesce_by: KeyBy::default(),
+                dedupe_window: Duration::from_secs(3600),
+            },
             forward_headers: ForwardHeaders::default(),
             generic_header: None,
             generic_event_header: None,
@@ -173,14 +210,55 @@ pub(super) fn check(
     }
     let events = reader.all(raw.events, str::parse::<Kind>);
     hook.rules.events = events.map_or_else(Events::default, |kinds| kinds.into_iter().collect());
+    let raw_lists_repositories = raw.repositories.is_some();
     if let Some(patterns) = reader.all(raw.repositories, Pattern::parse) {
-        let checked = Patterns::new(patterns);
-        hook.rules.repositories = reader.keep(hook.at.clone(), checked).unwrap_or_default();
+        hook.rules.repositories = patterns.into_iter().collect();
+    }
+    if let Some(file) = raw.repositories_file {
+        if raw_lists_repositories {
+            let text = "repositories and repositories_file exclude each other";
+            reader.problem(Some(file.span()), text.into());
+        }
+        check_repositories_file(&file, &mut hook, reader);
     }
     if let Some(refs) = raw.refs {
         let checked = RefPatterns::new(refs.get_ref());
         hook.rules.refs = reader.keep(Some(refs.span()), checked).unwrap_or_default();
     }
+    hook.paces.dedupe_window =
+        reader.value(raw.dedupe_window, value::any_duration).unwrap_or(hook.paces.dedupe_window);
+    let by = [("ref", KeyBy::Ref), ("repository", KeyBy::Repository)];
+    hook.paces.coalesce_by = reader.value(raw.coalesce_by, value::word(&by)).unwrap_or_default();
+    let interval = reader.value(raw.min_reindex_interval, value::any_duration);
+    let delay = reader.value(raw.delay, value::any_duration).unwrap_or_default();
+    let max_wait = reader.value(raw.max_wait, value::duration);
+    let interval = interval.unwrap_or_default();
+    if !interval.is_zero() || !delay.is_zero() {
+        let mut pace = Pace::new(interval);
+        pace.delay = delay;
+        pace.max_wait = max_wait.unwrap_or(pace.max_wait);
+        // A call, its second attempt and what belongs to it are within the timeout.
+        pace.max_send = defaults.timeout.saturating_mul(2).max(pace.max_send);
+        hook.paces.coalesce = Some(pace);
+    }
+    let bodies = [
+        ("original", UpstreamBody::Original),
+        ("json", UpstreamBody::Json),
+        ("reindex", UpstreamBody::Reindex),
+    ];
+    hook.upstream_body = reader.value(raw.upstream_body, value::word(&bodies)).unwrap_or_default();
+    hook.upstream_sign_key_file = raw.upstream_sign_key_file.map(|path| reader.path(path));
+    let has_key = raw.upstream_key_file.is_some();
+    hook.upstream_key_file = raw.upstream_key_file.map(|path| reader.path(path.into_inner()));
+    if let Some(path) = raw.upstream_path {
+        let at = Some(path.span());
+        hook.upstream_path = reader.value(Some(path), PathTemplate::parse);
+        let template = hook.upstream_path.as_ref();
+        if template.is_some_and(|it| it.needs(Variable::UpstreamKey)) && !has_key {
+            reader.problem(at, "{upstream_key} needs upstream_key_file".into());
+        }
+    }
+    hook.mark_azure_devops = raw.azure_devops.mark_upstream;
     let mut azure_devops = AzureDevops::default();
     if let Some(user) = raw.azure_devops.user {
         azure_devops = azure_devops.user(user);
@@ -200,6 +278,29 @@ pub(super) fn check(
         check_generic(generic, &mut hook, reader);
     }
     hook
+}
+
+/// One pattern a line; `#` begins a comment.
+fn check_repositories_file(
+    file: &Spanned<PathBuf>,
+    hook: &mut HookConfig,
+    reader: &mut Reader<'_>,
+) {
+    let Some(content) = reader.read(file) else { return };
+    let text = String::from_utf8_lossy(&content);
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let mut patterns = Vec::new();
+    for (number, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
+        let told = format!("{}, line {}", file.get_ref().display(), number + 1);
+        let checked = Pattern::parse(line).map_err(|error| format!("{told}: {error}"));
+        patterns.extend(reader.keep(Some(file.span()), checked));
+    }
+    if patterns.is_empty() {
+        // An empty list is one of everything, which nobody means who names a file.
+        let text = format!("{} has no pattern", file.get_ref().display());
+        reader.problem(Some(file.span()), text);
+    }
+    hook.rules.repositories = patterns.into_iter().collect();
 }
 
 fn check_generic(raw: RawGeneric, hook: &mut HookConfig, reader: &mut Reader<'_>) {

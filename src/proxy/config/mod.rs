@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, Problem};
-pub use hook::HookConfig;
+pub use hook::{HookConfig, Paces};
 use raw::RawConfig;
 use value::Reader;
 

@@ -67,7 +67,17 @@ pub(super) struct RawHook {
     pub(super) upstream: Text,
     pub(super) events: Option<Vec<Spanned<String>>>,
     pub(super) repositories: Option<Vec<Spanned<String>>>,
+    pub(super) repositories_file: Option<Spanned<PathBuf>>,
     pub(super) refs: Option<Spanned<Vec<String>>>,
+    pub(super) min_reindex_interval: Text,
+    pub(super) coalesce_by: Text,
+    pub(super) max_wait: Text,
+    pub(super) delay: Text,
+    pub(super) dedupe_window: Text,
+    pub(super) upstream_path: Text,
+    pub(super) upstream_key_file: Option<Spanned<PathBuf>>,
+    pub(super) upstream_body: Text,
+    pub(super) upstream_sign_key_file: Option<PathBuf>,
     pub(super) forward_headers: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     pub(super) azure_devops: RawAzureDevops,
@@ -81,6 +91,8 @@ pub(super) struct RawHook {
 pub(super) struct RawAzureDevops {
     pub(super) user: Option<String>,
     pub(super) header: Text,
+    #[serde(default)]
+    pub(super) mark_upstream: bool,
 }
 
 #[derive(Default, Deserialize)]

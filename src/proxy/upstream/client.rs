@@ -252,22 +252,26 @@ struct Progress {
 }
 
 /// `path` below `base`; `None` if a server could read it as one that is not below `base`.
-///
-/// The path is decoded once and taken apart at every character that some server takes for a
-/// separator; what stands behind `;` is a parameter to others (`/..;/`).
 fn join(base: &str, path: &PathAndQuery) -> Option<PathAndQuery> {
     let decoded: Vec<u8> = percent_decode(path.path().as_bytes()).collect();
-    let leaves = decoded.split(|&b| matches!(b, b'/' | b'\\')).any(|segment| {
-        let name = segment.split(|&b| b == b';').next().unwrap_or_default();
-        matches!(name, b"." | b"..")
-    });
-    if leaves || !path.path().starts_with('/') {
+    if leaves(&decoded) || !path.path().starts_with('/') {
         return None;
     }
     if base.is_empty() {
         return Some(path.clone());
     }
     format!("{base}{path}").parse().ok()
+}
+
+/// Whether a server could read a path, which is decoded already, as one that goes up.
+///
+/// It is taken apart at every character that some server takes for a separator; what stands behind
+/// `;` is a parameter to others (`/..;/`).
+pub(super) fn leaves(decoded: &[u8]) -> bool {
+    decoded.split(|&b| matches!(b, b'/' | b'\\')).any(|segment| {
+        let name = segment.split(|&b| b == b';').next().unwrap_or_default();
+        matches!(name, b"." | b"..")
+    })
 }
 
 async fn answer(response: Response<Incoming>) -> Result<UpstreamAnswer, hyper::Error> {

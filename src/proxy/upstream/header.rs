@@ -220,7 +220,7 @@ const MAX_VALUE: usize = 1 << 10;
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The event and delivery headers of the hosts, with those that some send for the sake of others.
-fn is_allowed(name: &str) -> bool {
+pub(super) fn is_allowed(name: &str) -> bool {
     matches!(
         name,
         "content-type" | "user-agent"

@@ -2,13 +2,16 @@
 //!
 //! # The request is made anew
 //!
-//! Nothing of a request that came in reaches upstream by itself. [`rebuild_headers`] takes over
-//! what an allow-list names, [`Forwarding`] and [`Stamp`] say who came and what the gate found, and
-//! [`Upstream::send`] then
+//! Nothing of a request that came in reaches upstream by itself. In this order,
 //!
-//! 1. joins the path below the URL's own, and refuses one that would leave it,
-//! 2. drops whatever frames a message or shows a credential, whoever put it into the map,
-//! 3. sets method (`POST`), version (HTTP/1.1), `Host` and `Content-Length`.
+//! 1. [`rebuild_headers`] takes over what an allow-list names,
+//! 2. [`UpstreamBody`] decides the body, and its [`Content`] removes the headers that no longer fit,
+//! 3. [`Forwarding`] and [`Stamp`] say who came and what the gate found,
+//! 4. [`PathTemplate`] makes the path,
+//! 5. [`sign`] signs what will be sent, and
+//! 6. [`Upstream::send`] joins the path below the URL's own and refuses one that would leave it, drops
+//!    whatever frames a message or shows a credential, whoever put it into the map, and sets method
+//!    (`POST`), version (HTTP/1.1), `Host` and `Content-Length`.
 //!
 //! # One call
 //!
@@ -30,16 +33,25 @@
 //!   whole; the rest is not read, and the connection not used again. Half a document would be worse
 //!   than none, and a failure would send again what upstream has accepted.
 
+mod body;
 mod client;
 mod config;
 mod failure;
 mod header;
+mod sign;
+mod template;
 #[cfg(test)]
 mod tests;
 
+pub use self::body::{Content, ContentError, UpstreamBody};
 pub use self::client::{MAX_ANSWER, Upstream, UpstreamAnswer, UpstreamRequest};
 pub use self::config::{UpstreamConfig, UpstreamConfigError};
 pub use self::failure::{FailureKind, UpstreamFailure};
 pub use self::header::{
     ForwardHeaders, ForwardHeadersError, Forwarding, Stamp, is_signature, rebuild_headers,
+};
+pub use self::sign::{SigningError, sign};
+pub use self::template::{
+    MAX_PATH, MAX_TEMPLATE, PathTemplate, RenderError, RenderedPath, TemplateError,
+    TemplateErrorKind, Values, Variable,
 };

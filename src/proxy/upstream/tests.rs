@@ -1,5 +1,8 @@
 //! Calls to services that behave, and to those that do not.
 
+mod contract;
+mod gij;
+
 use std::future::{Future, pending};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
