@@ -429,7 +429,7 @@ fn walk(format: &str, with_service: bool) {
     let setup = Setup::bare(&["serve", "--log", "trace", "--log-format", format])
         .args(&["--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--state-dir", "state"])
         .keys(&keys())
-        .config(HOOKS);
+        .hooks(HOOKS);
     let upstream = with_service.then(Upstream::start);
     let mut watched = Watched::new(setup, upstream);
     for request in good() {
@@ -543,7 +543,7 @@ fn secrets_come_out_nowhere_over_tls_and_http_2() {
     fs::write(setup.path("cert.pem"), &pair.certificate).expect("a file");
     fs::write(setup.path("key.pem"), &pair.key).expect("a file");
     let tls = "[tls]\ncertificate_file = \"cert.pem\"\nkey_file = \"key.pem\"\n";
-    let setup = setup.keys(&keys()).config(&format!("{tls}{HOOKS}"));
+    let setup = setup.keys(&keys()).hooks(&format!("{tls}{HOOKS}"));
     let mut watched = Watched::new(setup, Some(Upstream::start()));
     watched.needles.add(&pair.key.lines().nth(1).expect("base64")[20..]);
     let elsewhere = |request: &Request| request.target.starts_with("http://");
@@ -604,7 +604,7 @@ fn a_key_file_that_is_wrong_shows_none_of_its_keys() {
         "--state-dir",
         "state",
     ]);
-    let gate = setup.keys(&keys()).start();
+    let gate = setup.keys(&keys()).hook().start();
     let wrong = [
         format!("{PLAIN} nmae=plain\n"),
         format!("{PLAIN} name={PLAIN}/x\n"),

@@ -152,7 +152,7 @@ fn the_library_judges_every_delivery_as_on_the_day_when_it_was_recorded() {
 #[ignore = "needs HOOKGATE_CORPUS"]
 fn the_program_does_with_every_delivery_what_the_table_says() {
     let upstream = Upstream::start();
-    let gate = Setup::new().keys(KEYS).config(HOOK).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(HOOK).upstream(&upstream).start();
     let (mut outcomes, mut turns) = (BTreeMap::<_, u32>::new(), 0);
     for delivery in corpus() {
         let delivery = delivery.signed_anew();

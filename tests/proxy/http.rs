@@ -41,7 +41,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let upstream = Upstream::start();
-        let gate = Setup::new().keys(KEYS).upstream(&upstream).start();
+        let gate = Setup::new().keys(KEYS).hook().upstream(&upstream).start();
         Self { upstream, gate }
     }
 
@@ -544,8 +544,9 @@ fn over_tls_both_versions_of_http_give_the_service_the_same() {
     let setup = Setup::new();
     std::fs::write(setup.path("cert.pem"), &pair.certificate).expect("a file");
     std::fs::write(setup.path("key.pem"), &pair.key).expect("a file");
-    let config = "[tls]\ncertificate_file = \"cert.pem\"\nkey_file = \"key.pem\"\n";
-    let gate = setup.keys(KEYS).config(config).upstream(&upstream).start();
+    let config = "[tls]\ncertificate_file = \"cert.pem\"\nkey_file = \"key.pem\"\n\
+         [[hook]]\nname = \"default\"\n";
+    let gate = setup.keys(KEYS).hooks(config).upstream(&upstream).start();
     assert!(gate.log().contains("https://127.0.0.1:"));
     let rig = Rig { upstream, gate };
 

@@ -111,7 +111,7 @@ fn a_key_file_that_is_there_stays_as_it_is_good_or_bad() {
 
 #[test]
 fn a_state_folder_has_one_process_and_a_port_one_listener() {
-    let first = Setup::new().keys(KEYS).start();
+    let first = Setup::new().keys(KEYS).hook().start();
     let folder = Arc::clone(first.folder());
     let second = Setup::new().within(&folder).run();
     assert_eq!(second.code, Some(1));
@@ -136,7 +136,7 @@ fn a_state_folder_has_one_process_and_a_port_one_listener() {
     // A process that was killed leaves no lock behind.
     first.signal("KILL");
     until("the first is gone", || Client::try_connect(first.address()).is_err().then_some(()));
-    let third = Setup::new().within(&folder).keys(KEYS).start();
+    let third = Setup::new().within(&folder).keys(KEYS).hook().start();
     assert_eq!(third.ask(&github_push(KEY)).told(), (202, "printed"));
 }
 
@@ -177,7 +177,7 @@ fn what_cannot_be_had_at_the_start_is_named() {
 
 #[test]
 fn the_listener_for_probes_answers_them_and_takes_no_delivery() {
-    let gate = Setup::new().keys(KEYS).start();
+    let gate = Setup::new().keys(KEYS).hook().start();
     assert_eq!((gate.probe("/live").status, gate.probe("/live").text()), (200, "live\n".into()));
     assert_eq!((gate.probe("/ready").status, gate.probe("/ready").text()), (200, "ready\n".into()));
     let metrics = gate.probe("/metrics");
@@ -210,7 +210,7 @@ fn the_listener_for_probes_answers_them_and_takes_no_delivery() {
 #[test]
 fn the_metrics_agree_with_what_was_sent() {
     let upstream = Upstream::start();
-    let gate = Setup::new().keys(KEYS).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hook().upstream(&upstream).start();
     let ping = Request::post("/webhook").header("X-GitHub-Event", "ping").body("{}");
     let ping = prove(ping, &Github, KEY, b"");
     let sent = [
@@ -286,7 +286,7 @@ fn the_metrics_agree_with_what_was_sent() {
 #[test]
 fn the_log_of_a_request_says_who_what_and_why() {
     let upstream = Upstream::start();
-    let gate = Setup::new().keys(KEYS).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hook().upstream(&upstream).start();
     gate.ask(&github_push(KEY));
     gate.ask(&github_push(OTHER_KEY));
     until("two records", || (gate.records().len() == 2).then_some(()));
@@ -327,7 +327,7 @@ fn the_log_of_a_request_says_who_what_and_why() {
 fn a_signal_lets_what_is_in_flight_finish_and_takes_nothing_new() {
     for signal in ["TERM", "INT"] {
         let upstream = Upstream::with(Reply::Hold);
-        let gate = Setup::new().keys(KEYS).upstream(&upstream).start();
+        let gate = Setup::new().keys(KEYS).hook().upstream(&upstream).start();
         let mut idle = gate.connect();
         assert_eq!(idle.ask(host::host("github").unproved().bytes()).status, 401);
         let mut idle = gate.connect();
@@ -354,7 +354,7 @@ fn a_signal_lets_what_is_in_flight_finish_and_takes_nothing_new() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let upstream = Upstream::with(Reply::Hold);
-    let gate = Setup::new().keys(KEYS).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hook().upstream(&upstream).start();
     let mut busy = gate.connect();
     busy.send(github_push(KEY).bytes());
     upstream.holds(1);

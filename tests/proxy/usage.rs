@@ -271,7 +271,7 @@ fn a_key_that_was_generated_is_one_that_is_taken() {
     let keys = [key_of(&first.stdout), key_of(&second.stdout)];
     assert!(keys.iter().all(|key| !text.contains(&**key)), "{text}");
 
-    let gate = Setup::new().within(&folder).args(&["--key-file", "webhook.key"]).start();
+    let gate = Setup::new().within(&folder).hook().args(&["--key-file", "webhook.key"]).start();
     for key in &keys {
         assert_eq!(gate.ask(&github_push(key)).told(), (202, "printed"));
     }
