@@ -82,9 +82,12 @@ impl ServerTls {
     ///
     /// As there, or a file cannot be read.
     pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let read = |role, path| match std::fs::read(path) {
+        let read = |role, path: &Path| match std::fs::read(path) {
             Ok(bytes) => Ok(Zeroizing::new(bytes)),
-            Err(error) => Err(TlsError { kind: TlsErrorKind::Read(role), source: Some(error) }),
+            Err(error) => {
+                let named = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                Err(TlsError { kind: TlsErrorKind::Read(role), source: Some(named) })
+            }
         };
         Self::from_pem(&read(PemRole::Certificate, certificate)?, &read(PemRole::Key, key)?)
     }

@@ -152,7 +152,7 @@ fn the_library_judges_every_delivery_as_on_the_day_when_it_was_recorded() {
 #[ignore = "needs HOOKGATE_CORPUS"]
 fn the_program_does_with_every_delivery_what_the_table_says() {
     let upstream = Upstream::start();
-    let gate = Setup::new().keys(KEYS).config(HOOK).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(HOOK).upstream(&upstream).start();
     let (mut outcomes, mut turns) = (BTreeMap::<_, u32>::new(), 0);
     for delivery in corpus() {
         let delivery = delivery.signed_anew();
@@ -351,7 +351,7 @@ impl Credential {
     fn read(name: &'static str, value: &str) -> Self {
         let prefix = ["sha256=", "v1,", "Basic "].into_iter().find(|it| value.starts_with(it));
         let prefix = prefix.unwrap_or_default();
-        let written = value[prefix.len()..].as_bytes();
+        let written = &value.as_bytes()[prefix.len()..];
         let (bytes, encode): (_, fn(&[u8]) -> String) = match (name, prefix) {
             ("x-gitlab-token", _) => (written.to_vec(), text),
             ("x-gitee-token", _) | (_, "v1," | "Basic ") => {

@@ -6,5 +6,9 @@
 
 mod support;
 
+mod canary;
 mod corpus;
 mod deliver;
+mod http;
+mod life;
+mod usage;

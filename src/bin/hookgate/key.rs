@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use hookgate::clock::{Clock, SystemClock};
-use hookgate::key::{self, Keyring, MAX_FILE_BYTES};
+use hookgate::key::{self, KeyFileErrorKind, Keyring, MAX_FILE_BYTES};
 use hookgate::secret::Secret;
 use hookgate::watch;
 
@@ -17,8 +17,16 @@ pub(crate) fn generate(args: &GenerateArgs) -> ExitCode {
         Err(error) => return fail(&format!("no random bytes: {error}")),
     };
     let mut line = key.expose().to_vec();
-    for (option, value) in [("name", &args.name), ("use", &args.uses)] {
+    let options = [
+        ("name", &args.name, KeyFileErrorKind::BadName),
+        ("use", &args.uses, KeyFileErrorKind::UnknownUse),
+    ];
+    for (option, value, fault) in options {
         if let Some(value) = value {
+            // What follows white space would be an option or a key of its own.
+            if value.is_empty() || value.contains(char::is_whitespace) {
+                return fail(&fault.to_string());
+            }
             line.extend_from_slice(format!(" {option}={value}").as_bytes());
         }
     }

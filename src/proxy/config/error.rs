@@ -45,12 +45,13 @@ impl ConfigError {
     }
 }
 
-/// `invalid type: string "x", expected y` without the `"x"`.
+/// `invalid type: string "x", expected y` without the `"x"`; the name of an unknown key stays.
 fn without_values(message: &str) -> String {
     let message = message.trim();
-    match (message.find('"'), message.rfind("\", expected")) {
-        (Some(from), Some(to)) if from < to => {
-            format!("{}{}", message[..from].trim_end(), &message[to + 1..])
+    let of_value = message.starts_with("invalid type: ") || message.starts_with("invalid value: ");
+    match (message.find(['"', '`']), message.rfind(", expected")) {
+        (Some(from), Some(to)) if of_value && from < to => {
+            format!("{}{}", message[..from].trim_end(), &message[to..])
         }
         _ => message.lines().collect::<Vec<_>>().join("; "),
     }

@@ -102,13 +102,13 @@ fn the_ping_of_bitbucket_server_needs_no_proof_and_gives_none() {
     drop(gate);
 
     let hook = "[[hook]]\nname = \"default\"\nurl_key = \"require\"\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     assert_eq!(gate.ask(&good).told(), (401, "unauthorized"));
     assert_eq!(gate.ask(&good.clone().to(&format!("/webhook/{KEY}"))).told(), (200, "pong"));
     drop(gate);
 
     let hook = "[[hook]]\nname = \"default\"\nproviders = [\"github\", \"bitbucket-cloud\"]\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     assert_eq!(gate.ask(&good).told(), (401, "unauthorized"), "a hook without that provider");
     assert_eq!(upstream.count(), 0);
 }
@@ -209,7 +209,7 @@ fn a_path_that_no_hook_has_is_not_found_and_a_method_that_none_takes_is_told() {
     drop(gate);
 
     let hook = "[[hook]]\nname = \"default\"\nproviders = [\"github\"]\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     for method in ["GET", "PUT", "HEAD"] {
         let mut request = push.clone();
         request.method = method.into();
@@ -234,7 +234,7 @@ fn a_hook_that_is_switched_off_lets_nobody_in() {
     let hooks = "[[hook]]\nname = \"off\"\npath = \"/off\"\nenabled = false\n\
          [[hook]]\nname = \"silent\"\npath = \"/silent\"\nenabled = false\ndisabled_status = 200\n\
          [[hook]]\nname = \"on\"\npath = \"/on\"\n";
-    let gate = Setup::new().keys(KEYS).config(hooks).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hooks).upstream(&upstream).start();
     let unproved = host::host("github").unproved();
     for request in [github_push(KEY), unproved.clone()] {
         let answer = gate.ask(&request.clone().to("/off"));

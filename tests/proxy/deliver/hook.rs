@@ -33,7 +33,7 @@ fn each_hook_has_its_own_path_keys_providers_and_service() {
         second.url(),
         third.url(),
     );
-    let gate = setup.keys(KEYS).config(&config).start();
+    let gate = setup.keys(KEYS).hooks(&config).start();
     let paths = |upstream: &Upstream| -> Vec<_> {
         upstream.take().into_iter().map(|received| received.line).collect()
     };
@@ -108,7 +108,7 @@ fn a_hook_lets_through_what_it_wants_and_ignores_the_rest_by_name() {
          repositories = [\"github.com/acme/*\", \"!github.com/acme/secret\"]\n\
          refs = [\"refs/heads/*\", \"!refs/heads/wip\"]\n\
          [[hook]]\nname = \"pulls\"\npath = \"/pulls\"\nevents = [\"pull_request\"]\n";
-    let gate = Setup::new().keys(KEYS).config(config).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(config).upstream(&upstream).start();
     let github = host::host("github");
     let push = |from: &str, to: &str| {
         let body = github.body.replace(from, to);
@@ -166,7 +166,7 @@ fn flags_stand_above_the_environment_that_above_the_file_and_that_above_defaults
             std::fs::write(setup.path(format!("{name}.key")), format!("{key} name={name}\n"))
                 .expect("a file");
         }
-        setup.config(&config)
+        setup.hooks(&config)
     };
     let answers = |gate: &Gate, key: &str| gate.ask(&github_push(key)).status;
 

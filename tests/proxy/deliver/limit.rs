@@ -14,7 +14,7 @@ use crate::support::upstream::{Reply, Upstream};
 fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     let upstream = Upstream::start();
     let hook = "[limits]\nmax_body = \"2KiB\"\n[[hook]]\nname = \"default\"\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     let sized = |size: usize| {
         let host = host::host("github");
         let body = format!("{}{}", host.body, " ".repeat(size - host.body.len()));
@@ -55,7 +55,7 @@ fn a_body_that_is_too_large_is_refused_before_it_is_read() {
 fn a_body_that_does_not_come_is_given_up() {
     let upstream = Upstream::start();
     let hook = "[limits]\nbody_deadline = \"400ms\"\n[[hook]]\nname = \"default\"\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     let push = github_push(KEY);
     let (bytes, half) = (push.bytes(), push.body.len() / 2);
     let mut client = gate.connect();
@@ -89,7 +89,7 @@ fn a_body_that_does_not_come_is_given_up() {
 fn more_than_may_be_in_flight_is_shed_and_only_what_is_authentic_takes_a_place() {
     let upstream = Upstream::with(Reply::Hold);
     let hook = "[limits]\nin_flight = 1\n[[hook]]\nname = \"default\"\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     let mut first = gate.connect();
     first.send(github_push(KEY).bytes());
     upstream.holds(1);
@@ -120,7 +120,7 @@ fn more_unverified_bytes_than_there_is_room_for_are_refused_and_small_bodies_sti
     let upstream = Upstream::start();
     let hook = "[limits]\nunverified_bytes = \"256KiB\"\nper_source = \"100%\"\n\
          [[hook]]\nname = \"default\"\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     let stranger = host::host("github").unproved();
     let stranger = stranger.header("x-hub-signature-256", &format!("sha256={}", "0".repeat(64)));
     let stranger = stranger.body(vec![b' '; 1 << 20]).chunked(64 * 1024);
@@ -158,7 +158,7 @@ fn more_unverified_bytes_than_there_is_room_for_are_refused_and_small_bodies_sti
 fn one_source_cannot_hold_all_connections() {
     let upstream = Upstream::start();
     let hook = "[limits]\nconnections = 4\nper_source = \"50%\"\n[[hook]]\nname = \"default\"\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     let mut held: Vec<_> = (0..2).map(|_| gate.connect()).collect();
     for client in &mut held {
         assert_eq!(client.ask(github_push(KEY).bytes()).told(), (200, "forwarded"));

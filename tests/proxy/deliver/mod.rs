@@ -18,7 +18,7 @@ use crate::support::upstream::{Received, Upstream};
 
 /// A gate that takes every provider, in front of a service that says yes.
 fn gate(upstream: &Upstream) -> Gate {
-    Setup::new().keys(KEYS).config(HOOK).upstream(upstream).start()
+    Setup::new().keys(KEYS).hooks(HOOK).upstream(upstream).start()
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_body_in_pieces_and_after_100_continue_is_the_same_body() {
 
 #[test]
 fn without_a_service_each_delivery_is_printed_on_one_line() {
-    let gate = Setup::new().keys(KEYS).config(HOOK).start();
+    let gate = Setup::new().keys(KEYS).hooks(HOOK).start();
     for host in &host::ALL {
         let answer = gate.ask(&host.push());
         assert_eq!(answer.told(), (202, "printed"), "{}: {answer:?}", host.provider);

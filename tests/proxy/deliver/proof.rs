@@ -127,7 +127,7 @@ fn the_vectors_that_hosts_publish_hold() {
          bBg5lrt03VixkX85CNqYIcecC0SIGASE name=gitee\n\
          whsec_dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q= name=gitlab\n";
     let upstream = Upstream::start();
-    let gate = Setup::new().keys(github_docs).upstream(&upstream).start();
+    let gate = Setup::new().keys(github_docs).hook().upstream(&upstream).start();
     let github = |event: &str, signature: &str, body: &str| {
         let request = Request::post("/webhook").header("X-GitHub-Event", event).body(body);
         let answer = gate.ask(&request.header("X-Hub-Signature-256", signature));
@@ -282,7 +282,7 @@ fn one_bad_credential_is_too_many_whatever_stands_beside_it() {
 fn a_hook_with_one_provider_asks_for_that_proof_whatever_headers_come() {
     let upstream = Upstream::start();
     let hook = "[[hook]]\nname = \"default\"\nproviders = [\"github\"]\nurl_key = \"refuse\"\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     for host in &host::ALL {
         let answer = gate.ask(&host.push().to("/webhook"));
         let wanted =
@@ -311,7 +311,7 @@ fn a_key_serves_only_what_it_is_for() {
          {bound} name=bound use=sign repositories=github.com/acme/*\n\
          base64:SXQncyBhIFNlY3JldCB0byBFdmVyeWJvZHk= name=encoded\n"
     );
-    let gate = Setup::new().keys(&keys).upstream(&upstream).start();
+    let gate = Setup::new().keys(&keys).hook().upstream(&upstream).start();
     let gitlab = host::gitlab_token();
     let gerrit = host::host("gerrit");
     let secret = "base64:SXQncyBhIFNlY3JldCB0byBFdmVyeWJvZHk=";
@@ -356,7 +356,8 @@ fn a_key_serves_only_what_it_is_for() {
 #[test]
 fn a_signing_token_serves_its_own_scheme_alone() {
     let upstream = Upstream::start();
-    let gate = Setup::new().keys(&format!("{TOKEN} name=token\n")).upstream(&upstream).start();
+    let gate =
+        Setup::new().keys(&format!("{TOKEN} name=token\n")).hook().upstream(&upstream).start();
     assert_eq!(gate.ask(&host::host("standard-webhooks").push()).told(), (200, "forwarded"));
     let bytes = "base64:dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=";
     assert_eq!(gate.ask(&github_push(bytes)).told(), (401, "unauthorized"));

@@ -46,7 +46,7 @@ fn what_the_service_answers_goes_back_without_its_headers() {
 fn a_service_that_refuses_or_breaks_off_is_told_as_a_failure() {
     let upstream = Upstream::start();
     let config = "[upstream]\ntimeout = \"400ms\"\n[[hook]]\nname = \"default\"\n";
-    let gate = Setup::new().keys(KEYS).config(config).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(config).upstream(&upstream).start();
     let location = &[("location", "http://127.0.0.1:1/elsewhere"), ("retry-after", "9")];
     // Reply, attempts, status of the answer.
     let cases = [
@@ -100,7 +100,7 @@ fn a_service_that_refuses_or_breaks_off_is_told_as_a_failure() {
     let url = upstream.url();
     drop(gate);
     drop(upstream);
-    let gate = Setup::new().keys(KEYS).args(&["--upstream", &url]).start();
+    let gate = Setup::new().keys(KEYS).hook().args(&["--upstream", &url]).start();
     assert_eq!(gate.ask(&github_push(KEY)).told(), (502, "upstream-failed"));
     let failures = "hookgate_upstream_failures_total{hook=\"default\",kind=\"connect\"}";
     assert_eq!(gate.metric(failures), 1.0);
@@ -111,7 +111,7 @@ fn headers_that_a_sender_makes_up_do_not_reach_the_service() {
     let upstream = Upstream::start();
     let hook =
         "[[hook]]\nname = \"default\"\nforward_headers = [\"X-Trace\", \"X-Hub-Signature-256\"]\n";
-    let gate = Setup::new().keys(KEYS).config(hook).upstream(&upstream).start();
+    let gate = Setup::new().keys(KEYS).hooks(hook).upstream(&upstream).start();
     let plain = github_push(KEY);
     assert_eq!(gate.ask(&plain).told(), (200, "forwarded"));
     let mut wanted = unique(&upstream.take_one());
@@ -201,7 +201,7 @@ fn secrets_that_hosts_repeat_in_the_body_are_blanked_in_every_copy() {
     let config = "[[hook]]\nname = \"default\"\n[[hook]]\nname = \"password\"\npath = \"/password\"\n\
          [hook.gitee]\nmode = \"password\"\n";
     let keys = format!("{secret} name=plain\n");
-    let setup = || Setup::new().keys(&keys).config(config);
+    let setup = || Setup::new().keys(&keys).hooks(config);
     let forwarding = setup().upstream(&upstream).start();
     let printing = setup().start();
 

@@ -220,10 +220,6 @@ impl<S: Read + Write> Client<S> {
         std::mem::take(&mut self.buffer)
     }
 
-    pub(crate) fn stream(&self) -> &S {
-        &self.stream
-    }
-
     fn fill(&mut self) -> io::Result<usize> {
         let mut piece = [0; 16 * 1024];
         let read = self.stream.read(&mut piece)?;

@@ -66,6 +66,16 @@ impl Setup {
         self.args(&["--config", "hookgate.toml"])
     }
 
+    /// The same with hooks that take a delivery again and again: most tests send one many times.
+    pub(crate) fn hooks(self, text: &str) -> Self {
+        self.config(&text.replace("[[hook]]\n", "[[hook]]\ndedupe_window = \"0s\"\n"))
+    }
+
+    /// The same with one hook that is all defaults but for that.
+    pub(crate) fn hook(self) -> Self {
+        self.hooks("[[hook]]\nname = \"default\"\n")
+    }
+
     /// Writes `webhook.key` for its owner alone, and names it.
     pub(crate) fn keys(self, text: &str) -> Self {
         write_private(&self.path("webhook.key"), text);

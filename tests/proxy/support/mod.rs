@@ -6,6 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod gate;
 pub(crate) mod host;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 
 use std::time::{Duration, Instant};
@@ -34,4 +35,10 @@ pub(crate) fn within<T>(patience: Duration, mut probe: impl FnMut() -> Option<T>
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// The first key of a key file's text.
+pub(crate) fn key_of(text: &str) -> String {
+    let line = text.lines().find(|line| !line.starts_with('#')).expect("a key");
+    line.split(' ').next().expect("a key").to_owned()
 }
