@@ -11,4 +11,5 @@ mod corpus;
 mod deliver;
 mod http;
 mod life;
+mod reload;
 mod usage;

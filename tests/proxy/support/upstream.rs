@@ -70,6 +70,8 @@ struct State {
     usual: Reply,
     received: Vec<Received>,
     count: usize,
+    /// Keeps nothing of a request.
+    forgets: bool,
     /// Requests that may be let go.
     releases: usize,
     holding: usize,
@@ -91,6 +93,7 @@ impl Upstream {
                 usual,
                 received: Vec::new(),
                 count: 0,
+                forgets: false,
                 releases: 0,
                 holding: 0,
             }),
@@ -102,6 +105,11 @@ impl Upstream {
             move || accept(&listener, &shared)
         });
         Self { address, shared, accepting: Some(accepting) }
+    }
+
+    /// Counts requests from now on, and keeps nothing of them.
+    pub(crate) fn forget(&self) {
+        self.shared.state().forgets = true;
     }
 
     pub(crate) fn url(&self) -> String {
@@ -205,8 +213,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     while let Some(received) = receive(&mut stream, &mut buffer, shared)? {
         let reply = {
             let mut state = shared.state();
-            state.received.push(received);
             state.count += 1;
+            if !state.forgets {
+                state.received.push(received);
+            }
             let next = state.next.pop_front();
             next.unwrap_or_else(|| state.usual.clone())
         };
