@@ -2,6 +2,7 @@
 
 #[cfg(feature = "event")]
 mod corpus_events;
+mod floors;
 mod gate_body;
 mod gate_credentials;
 mod gate_service;
