@@ -1,5 +1,7 @@
 //! The schemes of one hook: which one holds for which provider.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::header::HeaderName;
 
@@ -14,7 +16,14 @@ use crate::provider::{self, Provider, Providers};
 pub struct Schemes {
     azure_devops: AzureDevops,
     gitee: Gitee,
-    generic: Option<Generic>,
+    generic: Option<Custom>,
+}
+
+/// The scheme of the generic provider, and the header by which that is told.
+#[derive(Clone, Debug)]
+struct Custom {
+    header: HeaderName,
+    scheme: Arc<dyn Scheme>,
 }
 
 impl Schemes {
@@ -34,8 +43,15 @@ impl Schemes {
 
     /// How the generic provider proves its deliveries. Without this it proves nothing.
     #[must_use]
-    pub fn generic(mut self, scheme: Generic) -> Self {
-        self.generic = Some(scheme);
+    pub fn generic(self, scheme: Generic) -> Self {
+        let header = scheme.header().clone();
+        self.custom(scheme, header)
+    }
+
+    /// A scheme of your own in the place of the generic provider's, told by the presence of a header.
+    #[must_use]
+    pub fn custom(mut self, scheme: impl Scheme + 'static, header: HeaderName) -> Self {
+        self.generic = Some(Custom { header, scheme: Arc::new(scheme) });
         self
     }
 
@@ -52,7 +68,7 @@ impl Schemes {
             Provider::AzureDevops => &self.azure_devops,
             Provider::Gitee => &self.gitee,
             Provider::StandardWebhooks => &StandardWebhooks,
-            Provider::Generic => self.generic.as_ref()?,
+            Provider::Generic => &*self.generic.as_ref()?.scheme,
             Provider::Gerrit | Provider::Manual => return None,
         })
     }
@@ -68,7 +84,7 @@ impl Schemes {
     fn custom_header(&self, provider: Provider) -> Option<&HeaderName> {
         match provider {
             Provider::AzureDevops => self.azure_devops.custom_header(),
-            Provider::Generic => self.generic.as_ref().map(Generic::header),
+            Provider::Generic => self.generic.as_ref().map(|custom| &custom.header),
             _ => None,
         }
     }

@@ -1,0 +1,37 @@
+//! The gate in an axum application: one layer on one route.
+//!
+//! Run without arguments it sends itself a good and a bad delivery and says what both got; with
+//! `--serve ADDRESS` it stays.
+
+#[path = "support/visitor.rs"]
+mod visitor;
+
+use axum::routing::post;
+use axum::{Extension, Router};
+use hookgate::delivery::Delivery;
+use hookgate::gate::GateLayer;
+use hookgate::key::{Key, Keyring};
+use hookgate::keystore::KeyStore;
+
+#[tokio::main]
+async fn main() -> Result<(), visitor::BoxError> {
+    let key = Key::plain("2026-11", visitor::KEY).ok_or("no key")?;
+    let gate =
+        GateLayer::builder(KeyStore::fixed(Keyring::single(key))).path("/webhook").build()?;
+
+    let app = Router::new()
+        .route("/webhook", post(index))
+        .route("/webhook/{key}", post(index))
+        .layer(gate);
+
+    let listener = tokio::net::TcpListener::bind(visitor::address()?).await?;
+    let address = listener.local_addr()?;
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    visitor::visit(address, serving).await
+}
+
+/// Only authentic deliveries come here, with what the gate found out about them.
+async fn index(Extension(delivery): Extension<Delivery>, payload: String) -> String {
+    let event = delivery.event_name().unwrap_or("unnamed");
+    format!("{} {event}, {} bytes", delivery.provider(), payload.len())
+}
