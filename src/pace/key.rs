@@ -90,8 +90,8 @@ impl Identity {
     /// The identity of a delivery to `hook`.
     ///
     /// `webhook_id` is the id of Standard Webhooks where there is one: it is signed, and the same when
-    /// a sender tries again. `body` is the SHA-256 of the body, which a
-    /// [`Delivery`](crate::delivery::Delivery::digest) knows.
+    /// a sender tries again. `body` is the SHA-256 of the body, or of the payload that is in it, which a
+    /// delivery behind the gate knows.
     pub fn new(hook: &str, webhook_id: Option<&str>, body: &[u8; 32]) -> Self {
         Self(match webhook_id {
             Some(id) => digest("delivery with id", &[hook.as_bytes(), body], id.as_bytes()),

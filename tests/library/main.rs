@@ -1,5 +1,6 @@
 //! The library through its public names alone.
 
+mod canary;
 #[cfg(feature = "event")]
 mod corpus_events;
 mod floors;

@@ -6,6 +6,7 @@
 //! Times are in milliseconds since the start.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -129,6 +130,15 @@ impl Model {
     }
 }
 
+/// The keys of all sets of refs.
+static KEYS: LazyLock<Vec<CoalesceKey>> = LazyLock::new(|| {
+    let key = |refs| {
+        let names = bits(refs).map(|bit| format!("refs/heads/{bit}"));
+        CoalesceKey::new(KeyBy::Ref, "hook", "repository", "push", names)
+    };
+    (0..32).map(key).collect()
+});
+
 fn bits(refs: Refs) -> impl Iterator<Item = u32> {
     (0..8).filter(move |bit| refs & (1 << bit) != 0)
 }
@@ -218,11 +228,6 @@ fn live(script: &Script) -> Result<Day, TestCaseError> {
     let start = Instant::now();
     let at = |time: u64| start + Duration::from_millis(time);
     let since = |instant: Instant| millis(instant.duration_since(start));
-    let key = |refs: Refs| {
-        let names: Vec<_> = bits(refs).map(|bit| format!("refs/heads/{bit}")).collect();
-        CoalesceKey::new(KeyBy::Ref, "hook", "repository", "push", names)
-    };
-    let keys: Vec<_> = (0..32).map(key).collect();
     let compare = script.pace.max_idle > 100 && script.pace.max_send > Duration::from_secs(1);
     let mut coalescer = Coalescer::new(script.pace.clone());
     let pace = coalescer.pace.clone();
@@ -258,7 +263,7 @@ fn live(script: &Script) -> Result<Day, TestCaseError> {
                 deadlines.push(now + millis(pace.max_wait));
                 let is_pressing = coalescer.len() >= pace.max_held / 4 * 3;
                 let mut pushed = Pushed { refs, came: now, oldest: now, promised: true };
-                let answer = match coalescer.offer(keys[usize::from(refs)].clone(), push, at(now)) {
+                let answer = match coalescer.offer(KEYS[usize::from(refs)].clone(), push, at(now)) {
                     Decision::SendNow(due) => {
                         to_send = Some((due, keep));
                         pushed.promised = keep;
@@ -346,7 +351,7 @@ fn live(script: &Script) -> Result<Day, TestCaseError> {
     prop_assert!(coalescer.is_empty() && coalescer.next_due().is_none());
     // Nothing stays behind once every interval is over.
     let forever = at(now + 1_000_000);
-    let last = coalescer.offer(keys[1].clone(), usize::MAX, forever);
+    let last = coalescer.offer(KEYS[1].clone(), usize::MAX, forever);
     if pace.delay.is_zero() {
         prop_assert!(matches!(last, Decision::SendNow(_)), "{:?}", last);
         prop_assert!(coalescer.slots.len() <= 1 && coalescer.idle.len() <= 1);
@@ -356,7 +361,7 @@ fn live(script: &Script) -> Result<Day, TestCaseError> {
 
 impl Day {
     /// What came before this send and shares a ref with it.
-    fn before<'a>(&'a self, index: usize) -> impl Iterator<Item = &'a Send> {
+    fn before(&self, index: usize) -> impl Iterator<Item = &Send> {
         let refs = self.refs(&self.sends[index]);
         self.sends[..index].iter().filter(move |earlier| self.refs(earlier) & refs != 0)
     }
@@ -407,12 +412,15 @@ impl Day {
         Ok(())
     }
 
-    /// None is held longer than `max_wait`, but for those before it that are slow or have failed.
+    /// None is held longer than `max_wait`, but for one before it that was slow or had failed until then.
+    ///
+    /// Which may share no ref with it: there can be another between the two that shares one with each.
     fn none_is_late(&self, pace: &Pace) -> Result<(), TestCaseError> {
         for (index, send) in self.sends.iter().enumerate() {
             let deadline = self.pushes[send.push].oldest + millis(pace.max_wait);
-            let blocked = self.before(index).map(|it| it.retry_at.unwrap_or(it.end)).max();
-            prop_assert!(send.start <= deadline.max(blocked.unwrap_or(0)), "{send:?} of {self:?}");
+            let mut before = self.sends[..index].iter();
+            let is_excused = before.any(|it| send.start <= it.retry_at.unwrap_or(it.end));
+            prop_assert!(send.start <= deadline || is_excused, "{send:?} of {self:?}");
         }
         Ok(())
     }
@@ -440,13 +448,13 @@ fn pushes() -> impl Strategy<Value = Vec<Coming>> {
     let after = prop_oneof![2 => Just(0_u64), 3 => 0_u64..40, 1 => 0_u64..500];
     let refs = prop_oneof![3 => (0_u32..3).prop_map(|bit| 1 << bit), 1 => 1_u8..32];
     let coming = (after, refs, any::<bool>());
-    vec(coming.prop_map(|(after, refs, keep)| Coming { after, refs, keep }), 1..80)
+    vec(coming.prop_map(|(after, refs, keep)| Coming { after, refs, keep }), 1..50)
 }
 
 fn script(pace: impl Strategy<Value = Pace>) -> impl Strategy<Value = Script> {
     let takes = prop_oneof![Just(0_u64), 0_u64..30, 0_u64..400];
     let fate = (takes, proptest::option::weighted(0.3, 0_u64..200));
-    let sends = vec(fate.prop_map(|(takes, retry)| Fate { takes, retry }), 0..80);
+    let sends = vec(fate.prop_map(|(takes, retry)| Fate { takes, retry }), 0..50);
     let lag = prop_oneof![Just(0_u64), 1_u64..50];
     let order = Just(vec![What::End, What::Push, What::Work]).prop_shuffle();
     (pace, pushes(), sends, lag, order, any::<bool>()).prop_map(
@@ -467,7 +475,7 @@ fn calm(script: Script) -> Script {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn whatever_happens_every_push_arrives_in_order_at_its_pace(script in script(pace())) {
@@ -493,7 +501,6 @@ proptest! {
             let in_time = |send: &Send| {
                 send.start <= day.pushes[send.push].oldest + millis(pace.max_wait)
             };
-            // One that shares a ref with one that goes now waits for its end.
             prop_assert!(day.sends.iter().all(in_time), "{day:?}");
         }
     }
@@ -507,6 +514,10 @@ proptest! {
         day.no_push_is_missing()?;
         day.each_ref_is_in_order()?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn what_is_forgotten_goes_early_and_no_push_is_missing(
