@@ -12,6 +12,7 @@ pub mod key;
 
 #[cfg(feature = "event")]
 pub mod event;
+pub mod pace;
 pub mod scheme;
 
 pub mod clock;
