@@ -10,7 +10,7 @@ use hookgate::gate::{GateLayer, Rejection};
 use hookgate::key::{Key, Keyring};
 use hookgate::keystore::KeyStore;
 use hookgate::provider::Provider;
-use hookgate::scheme::{AzureDevops, Gitee, GiteeMode, Head, Message, Scheme, Schemes};
+use hookgate::scheme::{AzureDevops, Gitee, GiteeMode, Head, Message, Schemes};
 use hookgate::secret::Secret;
 use hookgate::time::Timestamp;
 use http::{HeaderName, Method, Request, Response, Uri};
@@ -161,7 +161,7 @@ async fn neither_an_answer_nor_what_the_gate_says_of_it_shows_a_secret() {
                 }
                 let said = body.collect().await.unwrap().to_bytes();
                 text.push_str(std::str::from_utf8(&said).unwrap());
-                assert_clean(&format!("{provider} {}", parts.status), &text, &message.body[..]);
+                assert_clean(&format!("{provider} {}", parts.status), &text, message.body);
             }
         }
     }
