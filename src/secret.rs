@@ -5,7 +5,7 @@
 //! happens to secrets reads its callers.
 //!
 //! Comparisons never run over the bytes themselves, whose length would show in the time they take,
-//! but over their [`Blinded`] digests: HMAC-SHA256 under a key that is random in each process. A
+//! but over their digests: HMAC-SHA256 under a key that is random in each process. A
 //! lookup by digest may even stop early, since nobody outside can steer a digest's bytes.
 
 use std::fmt;

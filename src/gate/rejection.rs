@@ -83,7 +83,7 @@ impl Rejection {
     }
 
     /// Whose format the request has, as far as that was looked at. Not verified unless there is a
-    /// [delivery](Self::delivery).
+    /// [delivery](Self::authentic).
     pub fn provider_claimed(&self) -> Option<Provider> {
         self.provider
     }

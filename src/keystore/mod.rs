@@ -4,7 +4,7 @@
 //! A ring is immutable and replaced as a whole, so a request sees all of the old keys or all of the
 //! new ones, and a request that began with the old ring finishes with it.
 //!
-//! With the feature `watch`, [`KeyStore::follow`] keeps a store in step with a key file:
+//! With the feature `watch`, `KeyStore::follow` keeps a store in step with a key file:
 //!
 //! 1. A file that parses replaces the ring, within two seconds of the change.
 //! 2. A file that lacks its final newline, or in which a key of the ring is missing, may be half
