@@ -11,5 +11,6 @@ mod corpus;
 mod deliver;
 mod http;
 mod life;
+mod pace;
 mod reload;
 mod usage;
