@@ -39,8 +39,11 @@ const TOKEN: &[u8] = b"CanaryToken-7Hs2Kd9Fj4Ls8Qw1";
 const ENCODED: &str = "Canary: g\u{f6}tt \"und\" / W\u{f6}lt 5Gh8";
 /// What a stranger shows, which may be the secret of somebody else.
 const STRAY: &str = "CanaryStray6Tg3Yh8Uj1Ik5Ol2Pm7Qz4";
-/// A part of the upstream URL.
+/// The key of the service behind the gate, which stands in its URL.
 const UPSTREAM: &str = "CanaryUpstream9Rf4Vg2Bt7Hy1Nj6";
+
+/// What signs the calls of the service.
+const SIGNING: &[u8] = b"CanarySigning-3Jd8Fk2Ls9Qw4Zx6";
 
 fn token() -> String {
     format!("whsec_{}", BASE64.encode(TOKEN))
@@ -65,9 +68,10 @@ impl Needles {
     /// All secrets, in every form.
     fn new() -> Self {
         let mut needles = Self::default();
-        for secret in
-            [PLAIN.as_bytes(), TOKEN, ENCODED.as_bytes(), STRAY.as_bytes(), UPSTREAM.as_bytes()]
-        {
+        for text in [PLAIN, ENCODED, STRAY, UPSTREAM] {
+            needles.secret(text.as_bytes());
+        }
+        for secret in [TOKEN, SIGNING] {
             needles.secret(secret);
         }
         needles
@@ -205,7 +209,22 @@ impl Watched {
 
     /// Stops the gate and looks everywhere.
     fn finish(self) -> BTreeSet<String> {
-        let Self { gate, upstream, needles, answers, outcomes } = self;
+        let Self { gate, upstream, mut needles, answers, outcomes } = self;
+        let received = upstream.as_ref().map(Upstream::take).unwrap_or_default();
+        let signed = received.iter().any(|one| one.header("webhook-signature").is_some());
+        assert_eq!(signed, upstream.is_some());
+        for one in &received {
+            let text = format!("{:?} {}", one.headers, one.text());
+            needles.assert_absent("the service", &text);
+            let path = one.line.strip_prefix(&format!("POST /{UPSTREAM}"));
+            let path = path.expect("the path of the URL").replace(&format!("/rest/{UPSTREAM}"), "");
+            needles.assert_absent("the path", &path);
+        }
+        // What the gate signs itself is the service's, and nobody else's.
+        for signature in received.iter().filter_map(|one| one.header("webhook-signature")) {
+            let mac = signature.strip_prefix("v1,").expect("a version");
+            needles.bytes(&BASE64.decode(mac.as_bytes()).expect("base64"));
+        }
         for path in ["/metrics", "/ready", "/live"] {
             let answer = gate.probe(path);
             needles.assert_absent(path, &format!("{:?}{}", answer.headers, answer.text()));
@@ -216,14 +235,6 @@ impl Watched {
         needles.assert_absent("what was printed", &finished.stdout);
         needles.assert_absent("the log", &finished.stderr);
         assert!(finished.stderr.contains("DEBUG"), "the log is talkative");
-        if let Some(upstream) = &upstream {
-            for received in upstream.take() {
-                let text = format!("{:?} {}", received.headers, received.text());
-                needles.assert_absent("the service", &text);
-                let path = received.line.strip_prefix(&format!("POST /{UPSTREAM}"));
-                needles.assert_absent("the path", path.expect("the URL's own path"));
-            }
-        }
         outcomes
     }
 }
@@ -235,7 +246,17 @@ const HOOKS: &str = "[limits]\nbody_deadline = \"400ms\"\nmax_body = \"64KiB\"\n
      [hook.azure_devops]\nheader = \"x-gate-token\"\n\
      [hook.generic]\nheader = \"x-sign\"\nalgorithm = \"sha512\"\nencoding = \"base64\"\n\
      [[hook]]\nname = \"off\"\npath = \"/off\"\nenabled = false\n\
-     [[hook]]\nname = \"single\"\npath = \"/single\"\nproviders = [\"generic\"]\nurl_key = \"refuse\"\n";
+     [[hook]]\nname = \"single\"\npath = \"/single\"\nproviders = [\"generic\"]\nurl_key = \"refuse\"\n\
+     [[hook]]\nname = \"keyed\"\npath = \"/keyed\"\nupstream_path = \"/rest/{upstream_key}\"\n\
+     upstream_key_file = \"upstream.key\"\nupstream_sign_key_file = \"signing.key\"\n";
+
+/// Writes the files that [`HOOKS`] name.
+fn with_files(setup: Setup) -> Setup {
+    write_private(&setup.path("upstream.key"), format!("{UPSTREAM} name=jira use=url\n"));
+    let signing = format!("whsec_{} name=signing\n", BASE64.encode(SIGNING));
+    write_private(&setup.path("signing.key"), signing);
+    setup.keys(&keys())
+}
 
 /// Requests that are taken: by every scheme, with every kind of key that it takes.
 fn good() -> Vec<Request> {
@@ -278,6 +299,7 @@ fn good() -> Vec<Request> {
     let generic = generic.algorithm(Algorithm::Sha512).encoding(Encoding::Base64);
     let request = host::host("generic").unproved().to("/other");
     requests.push(prove(request, &generic, PLAIN, b""));
+    requests.push(host::github_push(PLAIN).to("/keyed"));
     // Pings, and what nobody wants.
     for event in ["ping", "issues"] {
         let request = Request::post("/webhook").header("X-GitHub-Event", event).body("{}");
@@ -428,8 +450,8 @@ fn broken() -> Vec<Vec<u8>> {
 fn walk(format: &str, with_service: bool) {
     let setup = Setup::bare(&["serve", "--log", "trace", "--log-format", format])
         .args(&["--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--state-dir", "state"])
-        .keys(&keys())
         .hooks(HOOKS);
+    let setup = with_files(setup);
     let upstream = with_service.then(Upstream::start);
     let mut watched = Watched::new(setup, upstream);
     for request in good() {
@@ -501,6 +523,7 @@ fn service_fails(watched: &mut Watched) {
     for reply in replies {
         watched.upstream.as_ref().expect("a service").reply(reply);
         watched.ask(&push);
+        watched.ask(&push.clone().to("/keyed"));
     }
     watched.upstream.as_ref().expect("a service").reply(Reply::Hold);
     let mut held = watched.gate.connect();
@@ -543,7 +566,7 @@ fn secrets_come_out_nowhere_over_tls_and_http_2() {
     fs::write(setup.path("cert.pem"), &pair.certificate).expect("a file");
     fs::write(setup.path("key.pem"), &pair.key).expect("a file");
     let tls = "[tls]\ncertificate_file = \"cert.pem\"\nkey_file = \"key.pem\"\n";
-    let setup = setup.keys(&keys()).hooks(&format!("{tls}{HOOKS}"));
+    let setup = with_files(setup).hooks(&format!("{tls}{HOOKS}"));
     let mut watched = Watched::new(setup, Some(Upstream::start()));
     watched.needles.add(&pair.key.lines().nth(1).expect("base64")[20..]);
     let elsewhere = |request: &Request| request.target.starts_with("http://");

@@ -205,6 +205,12 @@ impl Gate {
         self.running.stdout.text()
     }
 
+    /// Waits until the log has this text; cheaper than [`logged`](Self::logged) where the log is long.
+    #[track_caller]
+    pub(crate) fn shows(&self, text: &str) {
+        until(text, || self.running.stderr.contains(text).then_some(()));
+    }
+
     /// Waits for a line of the log, which must be JSON, and gives the first.
     #[track_caller]
     pub(crate) fn logged(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
@@ -337,6 +343,11 @@ impl Output {
 
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().expect("no thread panicked")).into_owned()
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        let bytes = self.bytes.lock().expect("no thread panicked");
+        std::str::from_utf8(&bytes).is_ok_and(|all| all.contains(text))
     }
 
     /// Waits for the end of the pipe.

@@ -65,10 +65,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut took = self.took.clone();
         took.sort_unstable();
-        let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len() - 1));
-        let (median, p99, slowest) = (at(50), at(99), took.last());
+        let at = |percent: usize| {
+            let n = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+            took.get(n).copied().unwrap_or_default()
+        };
+        let (median, p99, slowest) = (at(50), at(99), at(100));
         let (count, failed) = (took.len(), self.failures.len());
-        write!(f, "{count} requests, {failed} failed, {median:?} {p99:?} {slowest:?}")
+        write!(f, "{count} requests, {failed} failed, {median:.1?} {p99:.1?} {slowest:.1?}")
     }
 }
 
