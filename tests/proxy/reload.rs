@@ -7,6 +7,7 @@
 //! takes minutes.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -551,6 +552,24 @@ fn a_key_file_that_is_missing_at_first_is_taken_when_it_comes() {
     until("it is in force", || takes(&gate, KEY).then_some(()));
     assert!(since.elapsed() <= IN_FORCE, "{:?}", since.elapsed());
     assert_eq!(gate.probe("/ready").status, 200);
+}
+
+#[test]
+fn a_key_file_that_no_folder_holds_is_in_force_and_reported() {
+    // As a container sees a bind-mounted file after it was replaced on the host.
+    let upstream = Upstream::start();
+    let setup = Setup::new().hooks(HOOK).upstream(&upstream);
+    let path = setup.path("pinned.key");
+    write_private(&path, text(0));
+    let pinned = File::open(&path).expect("ours");
+    fs::remove_file(&path).expect("ours");
+    let path = format!("/proc/{}/fd/{}", std::process::id(), pinned.as_raw_fd());
+    let gate = setup.args(&["--key-file", &path]).start();
+    assert!(takes(&gate, KEY));
+    let warning = gate.logged("a warning", |line| {
+        line["message"].as_str().is_some_and(|message| message.contains("mount the directory"))
+    });
+    assert_eq!((&warning["level"], &warning["path"]), (&"WARN".into(), &(*path).into()));
 }
 
 #[test]
