@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hookgate::clock::{Clock, SystemClock};
+use hookgate::proxy::app::App;
+use hookgate::proxy::config::{Config, Overrides};
 
 use crate::support::gate::{Gate, Setup, write_private};
 use crate::support::host::{KEY, github_push};
@@ -678,6 +680,45 @@ fn a_good_configuration_is_in_force_for_the_next_request_and_a_bad_one_changes_n
     let warning = gate.says("this change takes effect only after a restart");
     assert_eq!(warning["key"], "limits.connections");
     assert_eq!(told("/a", &key(9)), 200);
+}
+
+#[test]
+fn what_changes_between_the_first_look_and_the_watch_is_not_lost() {
+    let (old, new) = (Pair::new(), Pair::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    write_private(&path("webhook.key"), text(0));
+    write_private(&path("cert.pem"), &old.certificate);
+    write_private(&path("key.pem"), &old.key);
+    let config = "[tls]\ncertificate_file = \"cert.pem\"\nkey_file = \"key.pem\"\n\
+         [[hook]]\nname = \"a\"\npath = \"/a\"\nkey_file = \"webhook.key\"\nenabled = ";
+    fs::write(path("hookgate.toml"), format!("{config}false\n")).expect("ours");
+    let overrides = Overrides {
+        config: Some(path("hookgate.toml")),
+        listen: Some("127.0.0.1:0".into()),
+        health: Some("off".into()),
+        state_dir: Some(path("state")),
+        ..Overrides::default()
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let _entered = runtime.enter();
+    let read = Config::load(&overrides).expect("a configuration");
+    let app = App::build(read, overrides).expect("an app");
+    let address = app.local_addr();
+    fs::write(path("hookgate.toml"), format!("{config}true\n")).expect("ours");
+    replace(&path("cert.pem"), &new.certificate);
+    replace(&path("key.pem"), &new.key);
+    write_private(&path("webhook.key"), text(1));
+    let since = Instant::now();
+    let running = runtime.spawn(app.run(std::future::pending()));
+    let request = github_push(&key(1)).to("/a").bytes();
+    until("all of it is in force", || {
+        let mut client = new.connect(address).ok()?;
+        client.try_send(&request).ok()?;
+        (client.try_answer().ok()?.status == 202).then_some(())
+    });
+    assert!(since.elapsed() <= IN_FORCE, "{:?}", since.elapsed());
+    running.abort();
 }
 
 #[test]
