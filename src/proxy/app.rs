@@ -40,7 +40,7 @@ use crate::gate::{Budget, GateError, GateLayer};
 use crate::key::{KeyState, Use};
 use crate::keystore::{KeyStore, create_key_file, create_private_folder};
 use crate::switch::Switch;
-use crate::watch::{self, Take, WatchGuard, Watcher};
+use crate::watch::{self, Reading, Take, WatchGuard, Watcher};
 
 /// A sidecar whose sockets are bound.
 #[derive(Debug)]
@@ -438,21 +438,31 @@ impl Shared {
             if following.contains_key(path) {
                 continue;
             }
-            let known = watch::read(path, MAX_FILE_BYTES).ok();
-            let (weak, tls) = (self.weak.clone(), config.tls.clone());
+            let (weak, tls, own) = (self.weak.clone(), config.tls.clone(), path.to_owned());
             let tls = tls.filter(|tls| path == tls.certificate || path == tls.key);
-            let guard = self.watcher.watch(path, MAX_FILE_BYTES, known.as_ref(), move |reading| {
-                match (weak.upgrade(), &tls) {
-                    (Some(shared), Some(files)) => shared.reload_tls(files),
-                    (Some(shared), None) => shared.reload(reading.is_confirmed()),
-                    (None, _) => Take::Refused,
+            // Asked at once about what is there: it may have changed since it was read.
+            let mut first = true;
+            let guard = self.watcher.watch(path, MAX_FILE_BYTES, None, move |reading| {
+                let Some(shared) = weak.upgrade() else { return Take::Refused };
+                let first = std::mem::take(&mut first);
+                match &tls {
+                    Some(files) => shared.reload_tls(files, first),
+                    None if first && shared.has_read(&own, &reading) => Take::Taken,
+                    None => shared.reload(reading.is_confirmed()),
                 }
             });
             following.insert(path.into(), guard);
         }
     }
 
-    fn reload_tls(&self, files: &TlsFiles) -> Take {
+    /// Whether the file holds what the configuration in force was read from.
+    fn has_read(&self, path: &Path, reading: &Reading<'_>) -> bool {
+        let content = reading.content();
+        content.is_ok_and(|content| self.live().config.has_read(path, content.bytes()))
+    }
+
+    /// `first`: only to see whether it is still the one that was read, so that success is no news.
+    fn reload_tls(&self, files: &TlsFiles, first: bool) -> Take {
         let Some(tls) = &self.tls else { return Take::Refused };
         let read = |path: &Path| watch::read(path, MAX_FILE_BYTES);
         let (Ok(certificate), Ok(key)) = (read(&files.certificate), read(&files.key)) else {
@@ -461,7 +471,9 @@ impl Shared {
         };
         match tls.reload(certificate.bytes(), key.bytes()) {
             Ok(()) => {
-                tracing::info!("certificate is in use");
+                if !first {
+                    tracing::info!("certificate is in use");
+                }
                 Take::Taken
             }
             // While only one of the two files has been replaced.

@@ -17,7 +17,7 @@ mod hook;
 mod raw;
 mod value;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use error::{ConfigError, Problem};
 pub use hook::{HookConfig, Paces};
 use raw::RawConfig;
-use value::Reader;
+use value::{Print, Reader};
 
 /// The largest configuration file that is read: 1 MiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -68,6 +68,8 @@ pub struct Config {
     pub hooks: Vec<HookConfig>,
     /// Other files that were read for this, such as certificate authorities.
     pub also_read: Vec<PathBuf>,
+    /// What was in the files.
+    prints: HashMap<PathBuf, Print>,
 }
 
 /// The files of the listener's certificate.
@@ -166,6 +168,7 @@ impl Config {
             hooks.push(HookConfig::default_with(&defaults));
         }
         check_together(&hooks, reader);
+        let (also_read, prints) = reader.take_files();
         Self {
             file: overrides.config.clone(),
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
@@ -174,7 +177,8 @@ impl Config {
             tls,
             limits,
             hooks,
-            also_read: reader.take_files(),
+            also_read,
+            prints,
         }
     }
 
@@ -182,6 +186,11 @@ impl Config {
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
         self.file.iter().chain(&self.also_read).chain(tls).map(PathBuf::as_path)
+    }
+
+    /// Whether this is what was in the file when it was read for this configuration.
+    pub(super) fn has_read(&self, path: &Path, content: &[u8]) -> bool {
+        self.prints.get(path).is_some_and(|print| *print == Print::of(content))
     }
 
     /// The keys of `next` that differ and take effect only when the process starts.

@@ -1,5 +1,6 @@
 //! Reading single values, and gathering what is wrong with them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -7,9 +8,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::error::{ConfigError, Problem, place};
+
+/// The SHA-256 of a file, which can hold a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Print([u8; 32]);
+
+impl Print {
+    pub(super) fn of(content: &[u8]) -> Self {
+        Self(Sha256::digest(content).into())
+    }
+}
+
+impl fmt::Debug for Print {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Print")
+    }
+}
 
 /// Where in the file something stands.
 pub(super) type Span = Option<Range<usize>>;
@@ -19,11 +37,14 @@ pub(super) struct Reader<'a> {
     text: &'a str,
     problems: Vec<Problem>,
     files: Vec<PathBuf>,
+    prints: HashMap<PathBuf, Print>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(file: Option<&'a Path>, text: &'a str) -> Self {
-        Self { file, text, problems: Vec::new(), files: Vec::new() }
+        let prints =
+            file.map(|file| (file.into(), Print::of(text.as_bytes()))).into_iter().collect();
+        Self { file, text, problems: Vec::new(), files: Vec::new(), prints }
     }
 
     /// A value of the file; `None` if it is not there or wrong.
@@ -102,12 +123,16 @@ impl<'a> Reader<'a> {
         let path = self.path(path.get_ref().clone());
         let content = std::fs::read(&path)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()));
+        if let Ok(content) = &content {
+            self.prints.insert(path.clone(), Print::of(content));
+        }
         self.files.push(path);
         self.keep(at, content)
     }
 
-    pub(super) fn take_files(&mut self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.files)
+    /// The files that were read beside the configuration, and what was in all of them.
+    pub(super) fn take_files(&mut self) -> (Vec<PathBuf>, HashMap<PathBuf, Print>) {
+        (std::mem::take(&mut self.files), std::mem::take(&mut self.prints))
     }
 
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
