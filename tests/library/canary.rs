@@ -10,7 +10,9 @@ use hookgate::gate::{GateLayer, Rejection};
 use hookgate::key::{Key, Keyring};
 use hookgate::keystore::KeyStore;
 use hookgate::provider::Provider;
-use hookgate::scheme::{AzureDevops, Gitee, GiteeMode, Head, Message, Schemes};
+use hookgate::scheme::{
+    AzureDevops, Gitee, GiteeMode, Head, Message, Scheme, Schemes, StandardWebhooks,
+};
 use hookgate::secret::Secret;
 use hookgate::time::Timestamp;
 use http::{HeaderName, Method, Request, Response, Uri};
@@ -116,9 +118,33 @@ fn an_error_in_a_key_file_shows_nothing_of_it() {
     }
 }
 
+#[test]
+fn a_panic_over_a_result_shows_nothing_of_a_secret() {
+    fn text<T>(panic: impl FnOnce() -> T + std::panic::UnwindSafe) -> String {
+        let payload = std::panic::catch_unwind(panic).err().expect("a panic");
+        payload.downcast_ref::<String>().expect("a text").clone()
+    }
+    let builder = || GateLayer::builder(KeyStore::fixed(keys()));
+    let key = || Key::plain("a", CANARY).ok_or("no key");
+    let message = Message { body: b"", payload: b"", id: "1", now: NOW };
+    let panics = [
+        text(|| Keyring::parse(format!("{CANARY}/").as_bytes()).unwrap()),
+        text(|| Keyring::parse(format!("{CANARY} name=a\n").as_bytes()).unwrap_err()),
+        text(move || builder().path(CANARY).build().unwrap()),
+        text(move || builder().path("/webhook").build().unwrap_err()),
+        text(move || key().unwrap_err()),
+        text(move || StandardWebhooks.sign(&message, &key().unwrap()).unwrap()),
+    ];
+    for panic in panics {
+        assert_clean("panic", &panic, b"");
+    }
+}
+
 /// Accepts and refusals by every door: header, Basic, URL, signature, body.
 #[tokio::test]
 async fn neither_an_answer_nor_what_the_gate_says_of_it_shows_a_secret() {
+    #[cfg(feature = "tracing")]
+    let (logs, _logging) = logs::capture();
     let body = format!(r#"{{"password":"{CANARY}","secret":"{CANARY}","ref":"refs/heads/main"}}"#);
     let body = Bytes::from(body);
     let ring = keys();
@@ -166,4 +192,78 @@ async fn neither_an_answer_nor_what_the_gate_says_of_it_shows_a_secret() {
         }
     }
     assert!(seen.contains(&200) && seen.contains(&401), "{seen:?}");
+    #[cfg(feature = "tracing")]
+    {
+        let logs = logs.text();
+        assert!(logs.contains("unauthorized"), "the refusals are logged: {logs}");
+        assert_clean("logs", &logs, message.body);
+    }
+}
+
+/// Everything that is logged, at any level, with all its fields.
+#[cfg(feature = "tracing")]
+mod logs {
+    use std::fmt::{Debug, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::subscriber::DefaultGuard;
+    use tracing::{Event, Metadata, Subscriber};
+
+    #[derive(Clone, Default)]
+    pub(super) struct Logs(Arc<Mutex<String>>);
+
+    /// Takes in what this thread logs until the guard is dropped.
+    pub(super) fn capture() -> (Logs, DefaultGuard) {
+        let logs = Logs::default();
+        (logs.clone(), tracing::subscriber::set_default(logs))
+    }
+
+    impl Logs {
+        pub(super) fn text(&self) -> String {
+            self.0.lock().unwrap().clone()
+        }
+
+        fn line(&self, metadata: &Metadata<'_>, record: impl FnOnce(&mut dyn Visit)) {
+            let mut line = Line(format!("{} {}", metadata.level(), metadata.target()));
+            record(&mut line);
+            writeln!(self.0.lock().unwrap(), "{}", line.0).unwrap();
+        }
+    }
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            write!(self.0, " {field}={value:?}").unwrap();
+        }
+    }
+
+    impl Subscriber for Logs {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, span: &Attributes<'_>) -> Id {
+            self.line(span.metadata(), |line| span.record(line));
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, values: &Record<'_>) {
+            let mut line = Line(String::new());
+            values.record(&mut line);
+            writeln!(self.0.lock().unwrap(), "{}", line.0).unwrap();
+        }
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            self.line(event.metadata(), |line| event.record(line));
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
 }
