@@ -160,6 +160,7 @@ pub(super) fn judge(
 
 /// Who sends such a body, if it is one that says so; else the generic provider, which is what a hook
 /// describes and so is there only where one did.
+#[cold]
 fn detect_in_body(config: &Config, payload: &[u8]) -> Option<Provider> {
     let taken = |provider: &Provider| config.providers.contains(*provider);
     let generic = config.schemes.get(Provider::Generic).map(|_| Provider::Generic);
@@ -180,6 +181,7 @@ fn told_by_body(_: &[u8]) -> Option<Provider> {
 /// What no provider sent, but somebody who has the URL: where the hook wants that, and no repository is
 /// named, a reindex of everything.
 #[cfg(feature = "event")]
+#[cold]
 fn everything(
     config: &Config,
     headers: &HeaderMap,
@@ -200,6 +202,7 @@ fn everything(
 }
 
 #[cfg(not(feature = "event"))]
+#[cold]
 fn everything(
     _: &Config,
     _: &HeaderMap,
