@@ -2,5 +2,6 @@
 
 pub mod head;
 pub mod limit;
+pub mod listen;
 pub mod tls;
 pub mod unread;

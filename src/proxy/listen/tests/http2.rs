@@ -1,0 +1,1 @@
+//! Raw HTTP/1: what each thing that is written gives.
