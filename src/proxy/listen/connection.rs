@@ -28,7 +28,7 @@ use super::io::{TimedIo, Timeouts};
 use super::stats::{ListenStats, count};
 use crate::source::Source;
 
-/// How long an HTTP/2 client that was told to go may take to do so.
+/// How long an HTTP/2 client that was told to go may take to do so, at most.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What the connections of a listener share.
@@ -173,9 +173,8 @@ where
     let io = TimedIo::new(stream, Arc::clone(&exchanges), Arc::clone(&shared.stats), timeouts);
     let service = Tracked::new(service, peer, Arc::clone(&exchanges));
     let mut connection = pin!(shared.http2.serve_connection(TokioIo::new(io), service));
-    // What comes first must be a request, in the time that HTTP/1 has for its first head. From then
-    // on the connection may be idle. An answer that the client does not take is idleness too.
-    let mut deadline = exchanges.began() + shared.config.head_timeout;
+    let (head, idle) = (shared.config.head_timeout, shared.config.http2_idle);
+    let mut deadline = exchanges.began() + head.min(idle);
     let mut draining = false;
     let mut told_to_go = false;
     let result = loop {
@@ -186,7 +185,7 @@ where
                 true
             }
             () = sleep_until(deadline) => {
-                if let Some(later) = exchanges.patience(shared.config.http2_idle, told_to_go) {
+                if let Some(later) = exchanges.patience(head, idle, told_to_go) {
                     deadline = later;
                     false
                 } else if told_to_go {
@@ -202,7 +201,7 @@ where
         };
         if go {
             told_to_go = true;
-            deadline = Instant::now() + GOODBYE;
+            deadline = Instant::now() + GOODBYE.min(idle);
             exchanges.leave();
             connection.as_mut().graceful_shutdown();
         }

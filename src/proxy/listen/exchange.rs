@@ -71,17 +71,27 @@ impl Exchanges {
 
     /// Until when an HTTP/2 connection may stay as it is; `None`: no longer.
     ///
-    /// It may while the service works on a request, and for `idle` after a request came or an answer made
-    /// progress: an answer that the client does not take is no reason to stay. A client that
-    /// was told to go stays for open answers only.
-    pub(super) fn patience(&self, idle: Duration, told_to_go: bool) -> Option<Instant> {
+    /// It may for `head` until its first request, while the service works on one, and for `idle` after a
+    /// request came or an answer made progress: an answer that the client does not take is no
+    /// reason to stay. A client that was told to go stays for open answers only.
+    pub(super) fn patience(
+        &self,
+        head: Duration,
+        idle: Duration,
+        told_to_go: bool,
+    ) -> Option<Instant> {
         let now = Instant::now();
-        if self.unanswered.load(Ordering::Relaxed) > 0 {
-            return Some(now + idle);
-        }
-        let touched = self.began + Duration::from_millis(self.touched.load(Ordering::Relaxed));
-        let stays = self.is_busy() || self.requests() > 0 && !told_to_go;
-        Some(touched + idle).filter(|until| stays && *until > now)
+        let touched = Duration::from_millis(self.touched.load(Ordering::Relaxed));
+        let until = if self.unanswered.load(Ordering::Relaxed) > 0 {
+            now + idle
+        } else if self.is_busy() || !told_to_go && self.requests() > 0 {
+            self.began + touched + idle
+        } else if !told_to_go {
+            self.began + head
+        } else {
+            return None;
+        };
+        Some(until).filter(|until| *until > now)
     }
 
     /// Notes that the server is about to close the connection, if that is between two requests.
