@@ -1,4 +1,11 @@
-//! The sidecar: a reverse proxy with the gate in front of the service behind it.
+//! The sidecar: the gate as a reverse proxy.
 
+pub mod head;
+pub mod limit;
 pub mod telemetry;
+pub mod tls;
+pub mod unread;
+
 pub mod upstream;
+
+pub mod listen;
