@@ -14,7 +14,7 @@ use rustls_pki_types::PrivateKeyDer;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Barrier, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -525,21 +525,34 @@ async fn a_pooled_connection_that_dies_costs_a_second_attempt_and_no_delivery() 
 
 #[tokio::test]
 async fn the_second_attempt_never_meets_another_dead_connection_of_the_pool() {
-    let double = Double::start(one_answer).await;
+    const POOL: usize = 8;
+    let all_there = Arc::new(Barrier::new(POOL));
+    let double = Double::start(move |mut peer, number| {
+        let all_there = Arc::clone(&all_there);
+        async move {
+            peer.request().await;
+            if number < POOL {
+                all_there.wait().await;
+            }
+            peer.send(OK).await;
+            peer.request().await;
+        }
+    })
+    .await;
     let upstream = double.upstream(PATIENCE);
-    let mut second_attempts = 0;
-    // The first round fills the pool with connections that will die, the others meet them.
-    for _ in 0..5 {
-        let mut calls = JoinSet::new();
-        for _ in 0..8 {
-            let upstream = upstream.clone();
-            calls.spawn(async move { upstream.send(request("hello")).await });
-        }
-        for answer in calls.join_all().await {
-            second_attempts += answer.unwrap().attempts - 1;
-        }
+    let mut calls = JoinSet::new();
+    for _ in 0..POOL {
+        let upstream = upstream.clone();
+        calls.spawn(async move { upstream.send(request("hello")).await.unwrap() });
     }
-    assert!(second_attempts > 0, "no connection was used again");
+    calls.join_all().await;
+    // The client puts a connection back into its pool in a task of its own.
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    // Each connection of the pool dies as soon as it is used again.
+    let answer = upstream.send(request("hello")).await.unwrap();
+    assert_eq!((answer.attempts, double.connections()), (2, POOL + 1));
 }
 
 #[tokio::test]
@@ -570,6 +583,28 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_closed_before_a_common_service_would_do_it() {
+    let (gone, mut closed) = mpsc::unbounded_channel();
+    let double = Double::start(move |mut peer, _| {
+        let gone = gone.clone();
+        async move {
+            peer.request().await;
+            peer.send(OK).await;
+            peer.closed().await;
+            let _ = gone.send(());
+        }
+    })
+    .await;
+    let upstream = double.upstream(PATIENCE);
+    upstream.send(request("hello")).await.unwrap();
+    tokio::time::pause();
+    let idle_since = Instant::now();
+    assert_eq!(timeout(PATIENCE, closed.recv()).await, Ok(Some(())));
+    // The pool looks every four seconds.
+    assert!((4..=8).contains(&idle_since.elapsed().as_secs()), "{:?}", idle_since.elapsed());
+}
+
+#[tokio::test]
 async fn a_port_where_nobody_listens_is_no_connection_and_is_not_tried_again() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -581,13 +616,21 @@ async fn a_port_where_nobody_listens_is_no_connection_and_is_not_tried_again() {
 
 #[tokio::test]
 async fn what_is_not_http_is_malformed_and_is_not_tried_again() {
-    let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(1 << 20));
-    for answer in ["SSH-2.0-OpenSSH_9.2p1\r\n\r\n", "HTTP/1.1 hello\r\n\r\n", &endless] {
+    for answer in ["SSH-2.0-OpenSSH_9.2p1\r\n\r\n", "HTTP/1.1 hello\r\n\r\n"] {
         let double = Double::answering(answer).await;
         let failure = double.call().await.unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Malformed, "{failure:?}");
         assert_eq!((failure.attempts(), double.connections()), (1, 1));
     }
+}
+
+#[tokio::test]
+async fn a_head_of_tens_of_kilobytes_is_read_and_a_larger_one_is_malformed() {
+    let head = |length| format!("HTTP/1.1 200 OK\r\nx: {}\r\n", "x".repeat(length));
+    let double = Double::answering(answer_of(&head(32 << 10), b"ok")).await;
+    assert_eq!(&double.call().await.unwrap().body[..], b"ok");
+    let double = Double::answering(answer_of(&head(160 << 10), b"ok")).await;
+    assert_eq!(double.call().await.unwrap_err().kind(), FailureKind::Malformed);
 }
 
 // --- time
