@@ -1,0 +1,238 @@
+//! One hook of the configuration.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::HeaderName;
+use toml::Spanned;
+
+use super::Overrides;
+use super::raw::{RawGeneric, RawHook, RawUpstream};
+use super::value::{self, Reader, Span};
+use crate::gate::is_hook_path;
+use crate::provider::{Provider, Providers};
+use crate::proxy::upstream::{ForwardHeaders, UpstreamConfig};
+use crate::scheme::{Algorithm, AzureDevops, Encoding, Generic, Gitee, GiteeMode, Schemes, UrlKey};
+
+/// One hook: a path, the keys that open it, and the service behind it.
+#[derive(Clone, Debug)]
+pub struct HookConfig {
+    /// The name in logs and metrics.
+    pub name: String,
+    /// Whether it lets anything in.
+    pub enabled: bool,
+    /// What is answered while it does not. Default: 403.
+    pub disabled_status: StatusCode,
+    /// The path without a final slash. Default: `/webhook`.
+    pub path: String,
+    /// The providers that it takes. Default: all.
+    pub providers: Providers,
+    /// What their schemes need said.
+    pub schemes: Schemes,
+    /// The key file. Default: `webhook.key` in the state folder.
+    pub key_file: PathBuf,
+    /// Whether a key may stand in the URL. Default: it may.
+    pub url_key: UrlKey,
+    /// Whether nothing less than a signature over the body is enough. Default: no.
+    pub require_signature: bool,
+    /// The service behind it; `None` to print deliveries.
+    pub upstream: Option<UpstreamConfig>,
+    /// Further headers that the service gets. Default: none.
+    pub forward_headers: ForwardHeaders,
+    /// The header that names the event of the generic provider.
+    pub generic_event_header: Option<HeaderName>,
+    /// The events of the generic provider that are pushes.
+    pub generic_push_events: Vec<String>,
+    pub(super) at: Span,
+}
+
+/// What a hook gets that names none of its own.
+pub(super) struct Defaults {
+    upstream: Option<UpstreamConfig>,
+    timeout: Duration,
+    ca: Option<Vec<u8>>,
+    key_file: PathBuf,
+}
+
+const NAME: &str = "default";
+const PATH: &str = "/webhook";
+
+impl Defaults {
+    pub(super) fn new(
+        raw: RawUpstream,
+        overrides: &Overrides,
+        state_dir: &Path,
+        reader: &mut Reader<'_>,
+    ) -> Self {
+        let timeout = reader.value(raw.timeout, value::duration);
+        let mut defaults = Self {
+            upstream: None,
+            timeout: timeout.unwrap_or(UpstreamConfig::DEFAULT_TIMEOUT),
+            ca: None,
+            key_file: overrides.key_file.clone().unwrap_or_else(|| state_dir.join("webhook.key")),
+        };
+        if let Some(ca_file) = &raw.ca_file {
+            let content = reader.read(ca_file);
+            // Checked here once, where the file's name stands, and not at each hook.
+            let checked = content.and_then(|pem| {
+                let probe = UpstreamConfig::new("https://localhost");
+                let checked = probe.and_then(|probe| probe.certificate_authorities(&pem));
+                reader.keep(Some(ca_file.span()), checked.map(|_| pem))
+            });
+            defaults.ca = checked;
+        }
+        defaults.upstream = match (&overrides.upstream, raw.url) {
+            (Some(url), _) => reader.flag("--upstream", url, |url| defaults.service(url)),
+            (None, url) => reader.value(url, |url| defaults.service(url)),
+        };
+        defaults
+    }
+
+    /// A service with the timeout and the authorities that hold for all.
+    fn service(&self, url: &str) -> Result<UpstreamConfig, String> {
+        let upstream = UpstreamConfig::new(url).and_then(|upstream| upstream.timeout(self.timeout));
+        let upstream = upstream.and_then(|upstream| match &self.ca {
+            Some(pem) => upstream.certificate_authorities(pem),
+            None => Ok(upstream),
+        });
+        upstream.map_err(|error| error.to_string())
+    }
+}
+
+impl HookConfig {
+    /// The hook that there is where none is described.
+    pub(super) fn default_with(defaults: &Defaults) -> Self {
+        Self {
+            name: NAME.into(),
+            enabled: true,
+            disabled_status: StatusCode::FORBIDDEN,
+            path: PATH.into(),
+            providers: Providers::ALL,
+            schemes: Schemes::default(),
+            key_file: defaults.key_file.clone(),
+            url_key: UrlKey::default(),
+            require_signature: false,
+            upstream: defaults.upstream.clone(),
+            forward_headers: ForwardHeaders::default(),
+            generic_event_header: None,
+            generic_push_events: Vec::new(),
+            at: None,
+        }
+    }
+
+    /// Whether the path of `other` is this hook's path and one more segment: a URL key.
+    pub(super) fn shadows(&self, other: &Self) -> bool {
+        let rest = other.path.strip_prefix(&self.path).and_then(|rest| rest.strip_prefix('/'));
+        rest.is_some_and(|rest| !rest.contains('/'))
+    }
+}
+
+pub(super) fn check(
+    raw: Spanned<RawHook>,
+    defaults: &Defaults,
+    reader: &mut Reader<'_>,
+) -> HookConfig {
+    let mut hook = HookConfig::default_with(defaults);
+    let raw = raw.into_inner();
+    hook.at = Some(raw.name.span());
+    hook.name = reader.value(Some(raw.name), name).unwrap_or_default();
+    hook.enabled = raw.enabled.unwrap_or(true);
+    if let Some(status) = raw.disabled_status {
+        let checked = disabled_status(*status.get_ref());
+        hook.disabled_status =
+            reader.keep(Some(status.span()), checked).unwrap_or(hook.disabled_status);
+    }
+    hook.path = reader.value(raw.path, path).unwrap_or(hook.path);
+    if let Some(providers) = raw.providers {
+        let at = Some(providers.span());
+        let named: Vec<Provider> = providers
+            .into_inner()
+            .into_iter()
+            .filter_map(|provider| reader.value(Some(provider), str::parse))
+            .collect();
+        hook.providers = named.into_iter().collect();
+        if hook.providers.is_empty() {
+            reader.problem(at, "a hook takes at least one provider; leave this out for all".into());
+        }
+    }
+    if let Some(path) = raw.key_file {
+        hook.key_file = reader.path(path);
+    }
+    let url_keys =
+        [("accept", UrlKey::Accept), ("require", UrlKey::Require), ("refuse", UrlKey::Refuse)];
+    hook.url_key = reader.value(raw.url_key, value::word(&url_keys)).unwrap_or_default();
+    let required = [("any", false), ("signature", true)];
+    hook.require_signature = reader.value(raw.require, value::word(&required)).unwrap_or_default();
+    if raw.upstream.is_some() {
+        hook.upstream = reader.value(raw.upstream, |url| defaults.service(url));
+    }
+    let mut azure_devops = AzureDevops::default();
+    if let Some(user) = raw.azure_devops.user {
+        azure_devops = azure_devops.user(user);
+    }
+    let token = reader.value(raw.azure_devops.header, header_name);
+    if let Some(header) = &token {
+        azure_devops = azure_devops.header(header.clone());
+    }
+    if let Some(headers) = raw.forward_headers {
+        let checked = ForwardHeaders::new(headers.get_ref(), token.as_slice());
+        hook.forward_headers = reader.keep(Some(headers.span()), checked).unwrap_or_default();
+    }
+    let modes = [("sign", GiteeMode::Sign), ("password", GiteeMode::Password)];
+    let mode = reader.value(raw.gitee.mode, value::word(&modes)).unwrap_or_default();
+    hook.schemes = Schemes::default().azure_devops(azure_devops).gitee(Gitee::new(mode));
+    if let Some(generic) = raw.generic {
+        check_generic(generic, &mut hook, reader);
+    }
+    hook
+}
+
+fn check_generic(raw: RawGeneric, hook: &mut HookConfig, reader: &mut Reader<'_>) {
+    let algorithms = [("sha256", Algorithm::Sha256), ("sha512", Algorithm::Sha512)];
+    let encodings = [("hex", Encoding::Hex), ("base64", Encoding::Base64)];
+    let header = reader.value(Some(raw.header), header_name);
+    let algorithm = reader.value(raw.algorithm, value::word(&algorithms)).unwrap_or_default();
+    let encoding = reader.value(raw.encoding, value::word(&encodings)).unwrap_or_default();
+    hook.generic_event_header = reader.value(raw.event_header, header_name);
+    hook.generic_push_events = raw.push_events.unwrap_or_default();
+    if let Some(header) = header {
+        let generic = Generic::new(header).algorithm(algorithm).encoding(encoding);
+        let generic = generic.prefix(raw.prefix.unwrap_or_default());
+        hook.schemes = std::mem::take(&mut hook.schemes).generic(generic);
+    }
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.into())
+    } else {
+        Err("a hook's name is 1 to 64 of A-Z a-z 0-9 . _ -")
+    }
+}
+
+fn path(text: &str) -> Result<String, &'static str> {
+    let path = text.strip_suffix('/').unwrap_or(text);
+    if is_hook_path(path) {
+        Ok(path.into())
+    } else {
+        Err("expected a path such as \"/webhook\": it begins with / and has no query")
+    }
+}
+
+fn disabled_status(status: u16) -> Result<StatusCode, &'static str> {
+    match StatusCode::from_u16(status) {
+        Ok(StatusCode::GONE) => Err("410 makes hosts end a hook for good; 403 or 200 do not"),
+        Ok(status)
+            if status.is_success() || status.is_client_error() || status.is_server_error() =>
+        {
+            Ok(status)
+        }
+        _ => Err("expected a final status such as 403 or 200"),
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, &'static str> {
+    text.parse().map_err(|_| "expected the name of a header such as \"x-signature\"")
+}

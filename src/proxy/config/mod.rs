@@ -1,0 +1,268 @@
+//! What the sidecar is told: flags and environment over a file over defaults.
+//!
+//! Four steps, four types. What was typed is [`Overrides`], what the file says is private to this
+//! module, what both mean is [`Config`], checked, with every value in the form in which it is used.
+//! Nothing here binds a socket, makes a file or changes anything: [`Config::load`] can be called to
+//! look, and is called again whenever the file changes.
+//!
+//! All problems of a file are told together, each with line and column and with what would be
+//! right. An unknown key is a problem: a misspelt limit must not be a missing one. Of the file's text
+//! nothing is repeated, since an upstream URL can hold a secret.
+//!
+//! Relative paths in the file belong to the folder of the file, those of flags to the working
+//! directory, and the default key file to the state folder.
+
+mod error;
+mod hook;
+mod raw;
+mod value;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use error::{ConfigError, Problem};
+pub use hook::HookConfig;
+use raw::RawConfig;
+use value::Reader;
+
+/// The largest configuration file that is read: 1 MiB.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// What flags and the environment say.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// Where to listen for deliveries.
+    pub listen: Option<String>,
+    /// Where to listen for probes, or `off`.
+    pub health: Option<String>,
+    /// The upstream of hooks that name none.
+    pub upstream: Option<String>,
+    /// The key file of hooks that name none.
+    pub key_file: Option<PathBuf>,
+    /// The state folder.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What the sidecar is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that this was read from, if there was one.
+    pub file: Option<PathBuf>,
+    /// Where to listen for deliveries. Default: `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// Where to listen for probes; `None` for nowhere. Default: `127.0.0.1:8081`.
+    pub health: Option<SocketAddr>,
+    /// The state folder. Default: `hookgate-state` in the working directory.
+    pub state_dir: PathBuf,
+    /// Certificate and key, for TLS on the first listener.
+    pub tls: Option<TlsFiles>,
+    /// The limits.
+    pub limits: Limits,
+    /// The hooks; at least one.
+    pub hooks: Vec<HookConfig>,
+    /// Other files that were read for this, such as certificate authorities.
+    pub also_read: Vec<PathBuf>,
+}
+
+/// The files of the listener's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+}
+
+/// How much is taken in, and how long it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest JSON body in bytes; a form may have three times that. Default: 25 MiB.
+    pub max_body: u64,
+    /// The time in which a body must be there. Default: 10 s.
+    pub body_deadline: Duration,
+    /// The room for bodies in memory, in bytes. Default: 64 MiB.
+    pub unverified_bytes: usize,
+    /// One source's share of connections and of that room, in percent. Default: 25.
+    pub per_source: u8,
+    /// Verified requests that are handled at the same time. Default: 1024.
+    pub in_flight: usize,
+    /// Open connections. Default: 10,000.
+    pub connections: usize,
+    /// How long a connection may be idle. Default: 75 s.
+    pub keep_alive: Duration,
+    /// How long open requests may take when the gate stops. Default: 25 s.
+    pub grace_period: Duration,
+    /// How long the gate says that it is not ready before it stops listening. Default: none.
+    pub shutdown_delay: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body: 25 << 20,
+            body_deadline: Duration::from_secs(10),
+            unverified_bytes: 64 << 20,
+            per_source: 25,
+            in_flight: 1024,
+            connections: 10_000,
+            keep_alive: Duration::from_secs(75),
+            grace_period: Duration::from_secs(25),
+            shutdown_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks everything that `overrides` and the file that they name say.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let (text, raw) = match &overrides.config {
+            None => (String::new(), RawConfig::default()),
+            Some(path) => {
+                let text = read(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+                let raw = toml::from_str(&text)
+                    .map_err(|error| ConfigError::syntax(path, &text, &error))?;
+                (text, raw)
+            }
+        };
+        let mut reader = Reader::new(overrides.config.as_deref(), &text);
+        let config = Self::check(raw, overrides, &mut reader);
+        reader.finish(config)
+    }
+
+    /// The default configuration, which has nothing wrong.
+    fn check(raw: RawConfig, overrides: &Overrides, reader: &mut Reader<'_>) -> Self {
+        let listen = match &overrides.listen {
+            Some(text) => reader.flag("--listen", text, value::address),
+            None => reader.value(raw.listen, value::address),
+        };
+        let health = match &overrides.health {
+            Some(text) => reader.flag("--health", text, value::optional_address),
+            None => reader.value(raw.health, value::optional_address),
+        };
+        let state_dir = match (&overrides.state_dir, raw.state_dir) {
+            (Some(flag), _) => flag.clone(),
+            (None, Some(path)) => reader.path(path.into_inner()),
+            (None, None) => PathBuf::from("hookgate-state"),
+        };
+        let tls = raw.tls.map(|tls| TlsFiles {
+            certificate: reader.path(tls.certificate_file),
+            key: reader.path(tls.key_file),
+        });
+        let limits = check_limits(raw.limits, reader);
+        let defaults = hook::Defaults::new(raw.upstream, overrides, &state_dir, reader);
+        let mut hooks: Vec<_> =
+            raw.hook.into_iter().map(|raw| hook::check(raw, &defaults, reader)).collect();
+        if hooks.is_empty() {
+            hooks.push(HookConfig::default_with(&defaults));
+        }
+        check_together(&hooks, reader);
+        Self {
+            file: overrides.config.clone(),
+            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            health: health.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 8081)))),
+            state_dir,
+            tls,
+            limits,
+            hooks,
+            also_read: reader.take_files(),
+        }
+    }
+
+    /// Every file whose change can change this configuration.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let tls = self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
+        self.file.iter().chain(&self.also_read).chain(tls).map(PathBuf::as_path)
+    }
+
+    /// The keys of `next` that differ and take effect only when the process starts.
+    pub fn needs_restart(&self, next: &Self) -> Vec<&'static str> {
+        let differing = [
+            ("listen", self.listen != next.listen),
+            ("health", self.health != next.health),
+            ("state_dir", self.state_dir != next.state_dir),
+            ("tls", self.tls != next.tls),
+            (
+                "limits.unverified_bytes",
+                self.limits.unverified_bytes != next.limits.unverified_bytes,
+            ),
+            ("limits.per_source", self.limits.per_source != next.limits.per_source),
+            ("limits.in_flight", self.limits.in_flight != next.limits.in_flight),
+            ("limits.connections", self.limits.connections != next.limits.connections),
+            ("limits.keep_alive", self.limits.keep_alive != next.limits.keep_alive),
+            ("limits.grace_period", self.limits.grace_period != next.limits.grace_period),
+            ("limits.shutdown_delay", self.limits.shutdown_delay != next.limits.shutdown_delay),
+        ];
+        differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let size = fs::metadata(path)?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(io::Error::other("larger than 1 MiB"));
+    }
+    fs::read_to_string(path)
+}
+
+fn check_limits(raw: raw::RawLimits, reader: &mut Reader<'_>) -> Limits {
+    let default = Limits::default();
+    Limits {
+        max_body: reader.value(raw.max_body, value::size).unwrap_or(default.max_body),
+        body_deadline: reader
+            .value(raw.body_deadline, value::duration)
+            .unwrap_or(default.body_deadline),
+        unverified_bytes: reader
+            .value(raw.unverified_bytes, |text| {
+                usize::try_from(value::size(text)?)
+                    .map_err(|_| "more than this machine can address")
+            })
+            .unwrap_or(default.unverified_bytes),
+        per_source: reader.value(raw.per_source, value::percent).unwrap_or(default.per_source),
+        in_flight: reader.count(raw.in_flight).unwrap_or(default.in_flight),
+        connections: reader.count(raw.connections).unwrap_or(default.connections),
+        keep_alive: reader.value(raw.keep_alive, value::duration).unwrap_or(default.keep_alive),
+        grace_period: reader
+            .value(raw.grace_period, value::duration)
+            .unwrap_or(default.grace_period),
+        shutdown_delay: reader
+            .value(raw.shutdown_delay, value::any_duration)
+            .unwrap_or(default.shutdown_delay),
+    }
+}
+
+/// What no hook can see alone.
+fn check_together(hooks: &[HookConfig], reader: &mut Reader<'_>) {
+    let mut names = HashSet::new();
+    for hook in hooks {
+        if !names.insert(&hook.name) {
+            reader.problem(hook.at.clone(), format!("two hooks have the name {}", hook.name));
+        }
+    }
+    for (at, hook) in hooks.iter().enumerate() {
+        for other in &hooks[..at] {
+            if hook.path == other.path {
+                let text = format!("hooks {} and {} have the same path", other.name, hook.name);
+                reader.problem(hook.at.clone(), text);
+            } else if hook.shadows(other) || other.shadows(hook) {
+                let text = format!(
+                    "the path of one of the hooks {} and {} is where the other one's URL key would stand",
+                    other.name, hook.name
+                );
+                reader.problem(hook.at.clone(), text);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! The file as it is written: all keys, none of them checked.
+//!
+//! Flat tables only: what serde buffers (`flatten`, `untagged`, `tag`) loses its position.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+type Text = Option<Spanned<String>>;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub(super) listen: Text,
+    pub(super) health: Text,
+    pub(super) state_dir: Option<Spanned<PathBuf>>,
+    pub(super) tls: Option<RawTls>,
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+    #[serde(default)]
+    pub(super) upstream: RawUpstream,
+    #[serde(default)]
+    pub(super) hook: Vec<Spanned<RawHook>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) certificate_file: PathBuf,
+    pub(super) key_file: PathBuf,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) max_body: Text,
+    pub(super) body_deadline: Text,
+    pub(super) unverified_bytes: Text,
+    pub(super) per_source: Text,
+    pub(super) in_flight: Option<Spanned<u32>>,
+    pub(super) connections: Option<Spanned<u32>>,
+    pub(super) keep_alive: Text,
+    pub(super) grace_period: Text,
+    pub(super) shutdown_delay: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    pub(super) url: Text,
+    pub(super) timeout: Text,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHook {
+    pub(super) name: Spanned<String>,
+    pub(super) enabled: Option<bool>,
+    pub(super) disabled_status: Option<Spanned<u16>>,
+    pub(super) path: Text,
+    pub(super) providers: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) url_key: Text,
+    pub(super) require: Text,
+    pub(super) upstream: Text,
+    pub(super) forward_headers: Option<Spanned<Vec<String>>>,
+    #[serde(default)]
+    pub(super) azure_devops: RawAzureDevops,
+    #[serde(default)]
+    pub(super) gitee: RawGitee,
+    pub(super) generic: Option<RawGeneric>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAzureDevops {
+    pub(super) user: Option<String>,
+    pub(super) header: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGitee {
+    pub(super) mode: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGeneric {
+    pub(super) header: Spanned<String>,
+    pub(super) algorithm: Text,
+    pub(super) encoding: Text,
+    pub(super) prefix: Option<String>,
+    pub(super) event_header: Text,
+    pub(super) push_events: Option<Vec<String>>,
+}

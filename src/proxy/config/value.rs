@@ -1,0 +1,157 @@
+//! Reading single values, and gathering what is wrong with them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use toml::Spanned;
+
+use super::error::{ConfigError, Problem, place};
+
+/// Where in the file something stands.
+pub(super) type Span = Option<Range<usize>>;
+
+pub(super) struct Reader<'a> {
+    file: Option<&'a Path>,
+    text: &'a str,
+    problems: Vec<Problem>,
+    files: Vec<PathBuf>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(file: Option<&'a Path>, text: &'a str) -> Self {
+        Self { file, text, problems: Vec::new(), files: Vec::new() }
+    }
+
+    /// A value of the file; `None` if it is not there or wrong.
+    pub(super) fn value<T, E: fmt::Display>(
+        &mut self,
+        value: Option<Spanned<String>>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = value?;
+        self.keep(Some(value.span()), parse(value.get_ref()))
+    }
+
+    /// A value of a flag.
+    pub(super) fn flag<T, E: fmt::Display>(
+        &mut self,
+        flag: &str,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problems.push(Problem {
+                    origin: flag.into(),
+                    place: None,
+                    message: error.to_string(),
+                });
+                None
+            }
+        }
+    }
+
+    /// A number of things, at least one.
+    pub(super) fn count(&mut self, value: Option<Spanned<u32>>) -> Option<usize> {
+        let value = value?;
+        let count = match *value.get_ref() {
+            0 => Err("must be at least 1"),
+            count => Ok(count as usize),
+        };
+        self.keep(Some(value.span()), count)
+    }
+
+    pub(super) fn keep<T, E: fmt::Display>(&mut self, at: Span, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.problem(at, error.to_string())).ok()
+    }
+
+    pub(super) fn problem(&mut self, at: Span, message: String) {
+        self.problems.push(Problem {
+            origin: self.file.map_or_else(|| "configuration".into(), PathBuf::from),
+            place: at.map(|span| place(self.text, &span)),
+            message,
+        });
+    }
+
+    /// A path of the file, which belongs to the file's folder.
+    pub(super) fn path(&self, path: PathBuf) -> PathBuf {
+        match self.file.and_then(Path::parent) {
+            Some(folder) => folder.join(path),
+            None => path,
+        }
+    }
+
+    /// The content of another file, which then is one of those to be watched.
+    pub(super) fn read(&mut self, path: &Spanned<PathBuf>) -> Option<Vec<u8>> {
+        let at = Some(path.span());
+        let path = self.path(path.get_ref().clone());
+        let content = std::fs::read(&path)
+            .map_err(|error| format!("{} cannot be read: {error}", path.display()));
+        self.files.push(path);
+        self.keep(at, content)
+    }
+
+    pub(super) fn take_files(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.files)
+    }
+
+    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(value) } else { Err(ConfigError::new(self.problems)) }
+    }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "expected an address and a port such as 127.0.0.1:8080 or [::1]:8080")
+}
+
+pub(super) fn optional_address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
+    if text == "off" { Ok(None) } else { address(text).map(Some) }
+}
+
+/// A length of time that is not zero.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    match any_duration(text) {
+        Ok(Duration::ZERO) => Err("must be longer than nothing"),
+        other => other,
+    }
+}
+
+pub(super) fn any_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "expected a length of time such as \"10s\", \"3500ms\" or \"1h\"";
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| EXPECTED)?;
+    Duration::try_from(duration).map_err(|_| EXPECTED)
+}
+
+/// A size of at least one byte.
+pub(super) fn size(text: &str) -> Result<u64, &'static str> {
+    match text.parse::<ByteSize>() {
+        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
+        _ => Err("expected a size such as \"25MiB\", \"64KiB\" or \"1000000B\""),
+    }
+}
+
+pub(super) fn percent(text: &str) -> Result<u8, &'static str> {
+    text.strip_suffix('%')
+        .and_then(|number| number.trim_end().parse().ok())
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or("expected a share from \"1%\" to \"100%\"")
+}
+
+/// One of several words.
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&str) -> Result<T, String> {
+    let found: Vec<(String, T)> =
+        words.iter().map(|(word, value)| ((*word).into(), *value)).collect();
+    move |text| {
+        let names = || found.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>();
+        found
+            .iter()
+            .find(|(word, _)| word == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| format!("expected one of {}", names().join(", ")))
+    }
+}

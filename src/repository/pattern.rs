@@ -1,0 +1,586 @@
+//! Patterns over the keys of repositories, and over the names of refs.
+//!
+//! Both have the same wildcards: `*` for anything within a segment, `**` as a whole segment for any
+//! number of segments, `?` for one character, and `[…]` for one out of a class. A leading `!`
+//! excludes.
+//!
+//! A name matches a list when at least one pattern takes it in and none excludes it; the order says
+//! nothing. A list of nothing but exclusions takes in everything else, and an empty list
+//! everything.
+//!
+//! A pattern that could never match is refused when it is read, since a rule that silently drops
+//! every push is worse than an error: a scheme or user before the host, a host alone, `*` where `**`
+//! is meant, a short name for a ref, braces.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::{RepositoryUrl, push_encoded};
+
+/// One pattern over the keys of repositories, such as `github.com/acme/*` or `!**/archive/**`.
+///
+/// It stands over the whole key, `host[:port]/owner/…/name`. The host is read in lower case, `.git`
+/// at the end goes, and on hosts that do not care about case neither does the pattern. As
+/// in keys, a port stands only where the web's is unusual.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    glob: Glob,
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    ///
+    /// When it could match nothing, or uses what is not supported.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let (excludes, body) = split_mark(text)?;
+        let (host, _) = body.split_once('/').unwrap_or((body, ""));
+        if body.contains("://") || host.contains('@') {
+            return Err(Kind::Address.into());
+        }
+        let body = body.strip_suffix(".git").unwrap_or(body);
+        if host.is_empty() {
+            return Err(Kind::NoHost.into());
+        }
+        if body.ends_with('/') {
+            return Err(Kind::LastSlash.into());
+        }
+        if !body.contains('/') && body != "**" {
+            return Err(Kind::HostAlone.into());
+        }
+        let glob = match ipv6(host) {
+            Some(host_glob) => host_glob + &encode(&body[host.len()..])?,
+            None => {
+                let mut glob = encode(body)?;
+                let end = glob.find('/').unwrap_or(glob.len());
+                glob[..end].make_ascii_lowercase();
+                glob
+            }
+        };
+        Ok(Self { text: text.to_owned(), glob: Glob::new(glob, excludes)? })
+    }
+
+    /// Whether what matches is excluded: the pattern begins with `!`.
+    pub fn excludes(&self) -> bool {
+        self.glob.excludes
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        Self::parse(text)
+    }
+}
+
+/// The text that was read.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+/// A list of [`Pattern`]s. The default is the empty list, which every repository matches.
+///
+/// ```
+/// use hookgate::repository::{Patterns, RepositoryUrl};
+///
+/// let patterns = Patterns::parse_list("github.com/acme/*,!github.com/acme/secret")?;
+/// assert!(patterns.matches(&RepositoryUrl::parse("git@github.com:acme/widget.git")?));
+/// assert!(!patterns.matches(&RepositoryUrl::parse("git@github.com:acme/secret.git")?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Patterns {
+    list: Vec<Pattern>,
+    exact: Matcher,
+    /// The same in lower case, for hosts that do not care.
+    folded: Matcher,
+}
+
+impl Patterns {
+    /// A list of patterns.
+    ///
+    /// # Errors
+    ///
+    /// When they are too many to be compiled together.
+    pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Result<Self, PatternError> {
+        let list: Vec<Pattern> = patterns.into_iter().collect();
+        let exact = Matcher::new(list.iter().map(|pattern| pattern.glob.clone()))?;
+        let folded = Matcher::new(list.iter().map(|pattern| pattern.glob.to_lower_case()))?;
+        Ok(Self { list, exact, folded })
+    }
+
+    /// Reads patterns that stand one after another with commas between them.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is not a pattern, or nothing stands there: an empty text is no list, lest
+    /// it be taken for one of everything.
+    pub fn parse_list(text: &str) -> Result<Self, PatternError> {
+        let list = text.split(',').map(|pattern| Pattern::parse(pattern.trim()));
+        Self::new(list.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Whether a repository is taken in and not excluded.
+    pub fn matches(&self, repository: &RepositoryUrl) -> bool {
+        let matcher = if repository.ignores_case() { &self.folded } else { &self.exact };
+        matcher.matches(repository.as_str())
+    }
+
+    /// Whether the list holds nothing, so that everything matches.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The patterns, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
+        self.list.iter()
+    }
+}
+
+impl FromStr for Patterns {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        Self::parse_list(text)
+    }
+}
+
+/// The texts of the patterns with commas between them, as [`Patterns::parse_list`] reads them.
+impl fmt::Display for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_list(&self.list, f)
+    }
+}
+
+impl fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.list.fmt(f)
+    }
+}
+
+impl PartialEq for Patterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for Patterns {}
+
+/// A list of patterns over the full names of refs, such as `refs/heads/*` or `!refs/heads/tmp/**`.
+///
+/// The default is the empty list, which every ref matches. Case counts, as it does in git.
+#[derive(Clone, Default)]
+pub struct RefPatterns {
+    list: Vec<String>,
+    matcher: Matcher,
+}
+
+impl RefPatterns {
+    /// A list of patterns.
+    ///
+    /// # Errors
+    ///
+    /// When one of them could match nothing (it begins neither with `refs/` nor with `**`), or uses
+    /// what is not supported.
+    pub fn new<T: AsRef<str>>(patterns: impl IntoIterator<Item = T>) -> Result<Self, PatternError> {
+        let mut list = Vec::new();
+        let mut globs = Vec::new();
+        for text in patterns {
+            let (excludes, body) = split_mark(text.as_ref())?;
+            if !body.starts_with("refs/") && !body.starts_with("**") {
+                return Err(Kind::ShortRef.into());
+            }
+            globs.push(Glob::new(body.to_owned(), excludes)?);
+            list.push(text.as_ref().to_owned());
+        }
+        Ok(Self { list, matcher: Matcher::new(globs)? })
+    }
+
+    /// Reads patterns that stand one after another with commas between them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RefPatterns::new`]; an empty text is one too.
+    pub fn parse_list(text: &str) -> Result<Self, PatternError> {
+        Self::new(text.split(',').map(str::trim))
+    }
+
+    /// Whether a ref, by its full name, is taken in and not excluded.
+    pub fn matches(&self, name: &str) -> bool {
+        self.matcher.matches(name)
+    }
+
+    /// Whether the list holds nothing, so that everything matches.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+impl FromStr for RefPatterns {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        Self::parse_list(text)
+    }
+}
+
+/// The texts of the patterns with commas between them.
+impl fmt::Display for RefPatterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_list(&self.list, f)
+    }
+}
+
+impl fmt::Debug for RefPatterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.list.fmt(f)
+    }
+}
+
+impl PartialEq for RefPatterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for RefPatterns {}
+
+/// The error of reading a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatternError(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Empty,
+    Character,
+    Address,
+    NoHost,
+    HostAlone,
+    LastSlash,
+    ShortRef,
+    Stars,
+    Percent,
+    Syntax,
+    TooLarge,
+}
+
+impl From<Kind> for PatternError {
+    fn from(kind: Kind) -> Self {
+        Self(kind)
+    }
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Empty => "an empty pattern",
+            Kind::Character => "a pattern holds a control character, a brace or a backslash",
+            Kind::Address => {
+                "a pattern begins with the host, without scheme and user, such as github.com/acme/*"
+            }
+            Kind::NoHost => "a pattern begins with the host and not with a slash",
+            Kind::HostAlone => {
+                "a pattern of one segment matches no repository, write host/** or ** for all"
+            }
+            Kind::LastSlash => "a pattern with a slash at its end matches nothing, write /* or /**",
+            Kind::ShortRef => {
+                "a pattern for refs begins with refs/ or **, such as refs/heads/* or refs/tags/v*"
+            }
+            Kind::Stars => "`**` stands alone between slashes, and `*` within a segment",
+            Kind::Percent => "a percent sign that does not encode a byte",
+            Kind::Syntax => "a class such as [0-9] that does not close or has no order",
+            Kind::TooLarge => "the patterns are too many or too long",
+        })
+    }
+}
+
+impl std::error::Error for PatternError {}
+
+/// What is compiled of a pattern.
+#[derive(Clone, PartialEq, Eq)]
+struct Glob {
+    glob: String,
+    excludes: bool,
+}
+
+impl Glob {
+    fn new(glob: String, excludes: bool) -> Result<Self, PatternError> {
+        if glob.split('/').any(|segment| segment.contains("**") && segment != "**") {
+            return Err(Kind::Stars.into());
+        }
+        compile(&glob)?;
+        Ok(Self { glob, excludes })
+    }
+
+    fn to_lower_case(&self) -> Self {
+        Self { glob: self.glob.to_ascii_lowercase(), excludes: self.excludes }
+    }
+}
+
+fn compile(glob: &str) -> Result<globset::Glob, PatternError> {
+    GlobBuilder::new(glob)
+        .literal_separator(true)
+        .backslash_escape(false)
+        .build()
+        .map_err(|_| Kind::Syntax.into())
+}
+
+/// The compiled patterns of a list; one without any matches everything.
+#[derive(Clone, Default)]
+struct Matcher(Option<Arc<Sets>>);
+
+struct Sets {
+    /// `None` where there are only exclusions.
+    included: Option<GlobSet>,
+    excluded: GlobSet,
+}
+
+impl Matcher {
+    fn new(globs: impl IntoIterator<Item = Glob>) -> Result<Self, PatternError> {
+        let (mut included, mut excluded) = (GlobSetBuilder::new(), GlobSetBuilder::new());
+        let (mut any, mut any_included) = (false, false);
+        for glob in globs {
+            any = true;
+            any_included |= !glob.excludes;
+            let set = if glob.excludes { &mut excluded } else { &mut included };
+            set.add(compile(&glob.glob)?);
+        }
+        if !any {
+            return Ok(Self::default());
+        }
+        let build = |set: GlobSetBuilder| set.build().map_err(|_| PatternError(Kind::TooLarge));
+        let included = if any_included { Some(build(included)?) } else { None };
+        Ok(Self(Some(Arc::new(Sets { included, excluded: build(excluded)? }))))
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|sets| {
+            sets.included.as_ref().is_none_or(|set| set.is_match(name))
+                && !sets.excluded.is_match(name)
+        })
+    }
+}
+
+fn split_mark(text: &str) -> Result<(bool, &str), PatternError> {
+    let (excludes, body) = match text.strip_prefix('!') {
+        Some(body) => (true, body),
+        None => (false, text),
+    };
+    if body.is_empty() {
+        return Err(Kind::Empty.into());
+    }
+    if body.contains(|c: char| c.is_control() || matches!(c, '{' | '}' | '\\')) {
+        return Err(Kind::Character.into());
+    }
+    Ok((excludes, body))
+}
+
+/// The pattern with everything but its wildcards, slashes and classes encoded as it is in keys.
+fn encode(text: &str) -> Result<String, PatternError> {
+    let mut glob = String::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match byte {
+            b'/' | b'*' | b'?' => glob.push(char::from(*byte)),
+            b'[' => {
+                let end = rest.iter().position(|b| *b == b']').ok_or(Kind::Syntax)?;
+                let class = rest.get(..end).filter(|class| class.is_ascii()).ok_or(Kind::Syntax)?;
+                glob.push('[');
+                glob.extend(class.iter().copied().map(char::from));
+                glob.push(']');
+                rest = &rest[end + 1..];
+            }
+            b'%' => {
+                let digit = |b: &u8| char::from(*b).to_digit(16);
+                let [high, low, tail @ ..] = rest else { return Err(Kind::Percent.into()) };
+                let (high, low) = digit(high).zip(digit(low)).ok_or(Kind::Percent)?;
+                push_encoded(&mut glob, (high << 4 | low) as u8);
+                rest = tail;
+            }
+            byte => push_encoded(&mut glob, *byte),
+        }
+    }
+    Ok(glob)
+}
+
+/// The glob for a host that is an IPv6 address in brackets, which else would be read as a class.
+fn ipv6(host: &str) -> Option<String> {
+    let (address, port) = host.strip_prefix('[')?.split_once(']')?;
+    let address: Ipv6Addr = address.parse().ok()?;
+    Some(format!("[[]{address}[]]{port}"))
+}
+
+fn write_list(list: &[impl fmt::Display], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (n, pattern) in list.iter().enumerate() {
+        write!(f, "{}{pattern}", if n == 0 { "" } else { "," })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn matches(list: &str, address: &str) -> bool {
+        let url = RepositoryUrl::parse(address).unwrap();
+        Patterns::parse_list(list).unwrap().matches(&url)
+    }
+
+    #[test]
+    fn a_star_stays_within_a_segment_and_two_go_across() {
+        assert!(matches("github.com/acme/*", "git@github.com:acme/widget.git"));
+        assert!(!matches("github.com/acme/*", "git@github.com:acme2/widget.git"));
+        assert!(matches("gitlab.com/acme/**", "https://gitlab.com/acme/tools/widget"));
+        assert!(!matches("gitlab.com/acme/*", "https://gitlab.com/acme/tools/widget"));
+        assert!(matches("gitlab.com/**/widget", "https://gitlab.com/acme/tools/widget"));
+        assert!(!matches("gitlab.com/**/widget", "https://gitlab.com/acme/tools/widget2"));
+        assert!(matches("*/acme/*", "https://git.example.com/acme/widget"));
+        assert!(matches("**", "https://git.example.com/acme/tools/widget"));
+        assert!(matches("h.example/a/v[0-9]?", "https://h.example/a/v12"));
+        assert!(!matches("h.example/a/v[0-9]?", "https://h.example/a/vx2"));
+        assert!(!matches("h.example/a?b", "https://h.example/a/b"));
+    }
+
+    #[test]
+    fn what_is_excluded_is_out_wherever_the_exclusion_stands() {
+        for list in [
+            "github.com/acme/*,!github.com/acme/secret",
+            "!github.com/acme/secret,github.com/acme/*",
+        ] {
+            assert!(matches(list, "https://github.com/acme/widget"));
+            assert!(!matches(list, "https://github.com/acme/secret"));
+        }
+        assert!(matches("!github.com/acme/secret", "https://github.com/other/widget"));
+        assert!(!matches("!github.com/acme/secret", "https://github.com/acme/secret"));
+    }
+
+    #[test]
+    fn an_empty_list_takes_everything_and_an_empty_text_is_no_list() {
+        let url = RepositoryUrl::parse("https://github.com/acme/widget").unwrap();
+        assert!(Patterns::default().matches(&url) && Patterns::default().is_empty());
+        assert!(RefPatterns::default().matches("refs/heads/main"));
+        for text in ["", ",", "github.com/acme/*,", "!"] {
+            assert!(Patterns::parse_list(text).is_err(), "{text}");
+            assert!(RefPatterns::parse_list(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn case_counts_where_the_host_may_care() {
+        assert!(matches("GitHub.com/Acme/*", "https://github.com/acme/Widget"));
+        assert!(matches("*/Acme/*", "https://github.com/aCME/Widget"));
+        assert!(matches("Git.Example.com/Acme/*", "https://git.example.com/Acme/widget"));
+        assert!(!matches("git.example.com/Acme/*", "https://git.example.com/acme/widget"));
+        assert!(!matches("*/Acme/*", "https://git.example.com/acme/widget"));
+    }
+
+    #[test]
+    fn a_pattern_may_be_written_as_the_address_is() {
+        assert!(matches("github.com/acme/widget.git", "https://github.com/acme/widget"));
+        let azure = "https://dev.azure.com/acme/My%20Project/_git/widget";
+        assert!(matches("dev.azure.com/acme/my project/*", azure));
+        assert!(matches("dev.azure.com/acme/My%20Project/*", azure));
+        assert!(matches("h.example/a/b%2Cc", "https://h.example/a/b,c"));
+        assert!(matches("h.example/%61/*", "https://h.example/a/b"));
+        assert!(matches("[::1]:3000/a/*", "http://[0::1]:3000/a/b"));
+        assert!(!matches("[::1]:3000/a/*", "http://[::2]:3000/a/b"));
+        assert!(matches("localhost:7990/a/*", "http://localhost:7990/a/b"));
+        assert!(!matches("localhost/a/*", "http://localhost:7990/a/b"));
+    }
+
+    #[test]
+    fn a_pattern_that_could_match_nothing_is_refused() {
+        for wrong in [
+            "https://github.com/acme/*",
+            "git@github.com:acme/*",
+            "github.com",
+            "*",
+            "/acme/*",
+            "github.com/acme/",
+            "github.com/acme**",
+            "github.com/***",
+            "github.com/{acme,other}/*",
+            "github.com/acme\\*",
+            "github.com/acme/[a-",
+            "github.com/acme/[z-a]",
+            "github.com/acme/%4",
+            "github.com/acme/%zz",
+            "github.com/ac\tme/*",
+        ] {
+            let error = Pattern::parse(wrong).expect_err(wrong).to_string();
+            assert!(!error.ends_with('.') && error.starts_with(|c: char| !c.is_uppercase()));
+            assert!(Pattern::parse(&format!("!{wrong}")).is_err(), "{wrong}");
+        }
+        for wrong in ["main", "v*", "heads/main", "*", "refs/heads/a**", "refs/heads/{a,b}"] {
+            assert!(RefPatterns::new([wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ref_patterns_match_full_names() {
+        let patterns =
+            RefPatterns::new(["refs/heads/*", "refs/tags/v*", "!refs/heads/tmp"]).unwrap();
+        for name in ["refs/heads/main", "refs/tags/v1.0"] {
+            assert!(patterns.matches(name), "{name}");
+        }
+        for name in ["refs/heads/tmp", "refs/heads/a/b", "refs/tags/1.0", "refs/notes/x", "main"] {
+            assert!(!patterns.matches(name), "{name}");
+        }
+        assert!(RefPatterns::parse_list("**, !refs/tags/**").unwrap().matches("refs/heads/a/b"));
+        assert!(!RefPatterns::parse_list("**, !refs/tags/**").unwrap().matches("refs/tags/a/b"));
+        assert!(!RefPatterns::new(["refs/heads/Main"]).unwrap().matches("refs/heads/main"));
+    }
+
+    #[test]
+    fn a_list_prints_as_it_was_read() {
+        for text in ["github.com/acme/*", "GitHub.com/Acme/*,!**/x.git,h.example/a%20b/[0-9]*"] {
+            let patterns = Patterns::parse_list(text).unwrap();
+            assert_eq!(patterns.to_string(), text);
+            assert_eq!(patterns.to_string().parse(), Ok(patterns.clone()));
+            assert_ne!(Ok(patterns), Patterns::parse_list("**"));
+        }
+        let text = "refs/heads/*,!refs/heads/tmp";
+        assert_eq!(RefPatterns::parse_list(text).unwrap().to_string(), text);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,40}") {
+            let _ = Pattern::parse(&text);
+            let _ = RefPatterns::new([format!("refs/{text}")]);
+        }
+
+        #[test]
+        fn the_key_of_a_repository_is_a_pattern_that_matches_it(
+            host in "([a-z]{1,6}\\.example|\\[::[1-9]\\])(:3000)?",
+            path in prop::collection::vec("[A-Za-z0-9][A-Za-z0-9 ,*!?%25é~+-]{0,6}", 1..4),
+        ) {
+            let path = path.join("/").replace('%', "%25");
+            let Ok(url) = RepositoryUrl::parse(&format!("https://{host}/{path}")) else {
+                return Ok(());
+            };
+            let patterns = Patterns::parse_list(url.as_str()).unwrap();
+            prop_assert!(patterns.matches(&url));
+            let other = RepositoryUrl::parse(&format!("https://{url}x")).unwrap();
+            prop_assert!(!patterns.matches(&other));
+        }
+    }
+}
