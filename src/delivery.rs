@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "event")]
+use crate::event::Event;
 use crate::key::Key;
 use crate::provider::Provider;
 
@@ -23,6 +25,8 @@ struct Inner {
     signed: bool,
     payload: Bytes,
     digest: OnceLock<[u8; 32]>,
+    #[cfg(feature = "event")]
+    event: Option<Event<'static>>,
 }
 
 impl Delivery {
@@ -39,6 +43,8 @@ impl Delivery {
             signed,
             payload: Bytes::new(),
             digest: OnceLock::new(),
+            #[cfg(feature = "event")]
+            event: None,
         })
     }
 
@@ -74,6 +80,13 @@ impl Delivery {
     /// The JSON, unwrapped from a form or a query where it came so. Empty in `stream` mode.
     pub fn payload(&self) -> &Bytes {
         &self.0.payload
+    }
+
+    /// What the delivery says, if the gate was told to
+    /// [read events](crate::gate::GateBuilder::read_events).
+    #[cfg(feature = "event")]
+    pub fn event(&self) -> Option<&Event<'static>> {
+        self.0.event.as_ref()
     }
 
     /// The SHA-256 of the payload. Computed when first asked for, at one pass over the payload.
@@ -112,6 +125,16 @@ impl DeliveryBuilder {
 
     pub(crate) fn payload(mut self, payload: Bytes) -> Self {
         self.0.payload = payload;
+        self
+    }
+
+    /// What the body says stands above what the headers say.
+    #[cfg(feature = "event")]
+    pub(crate) fn event(mut self, event: Event<'static>) -> Self {
+        if let Some(name) = word(event.name.as_bytes()) {
+            self.0.event_name = Some(name);
+        }
+        self.0.event = Some(event);
         self
     }
 

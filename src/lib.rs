@@ -10,6 +10,8 @@ pub mod time;
 
 pub mod key;
 
+#[cfg(feature = "event")]
+pub mod event;
 pub mod scheme;
 
 pub mod clock;

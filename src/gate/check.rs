@@ -11,8 +11,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
 use super::layer::Config;
+#[cfg(feature = "event")]
+use super::layer::Events;
 use super::rejection::Rejection;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, DeliveryBuilder};
+#[cfg(feature = "event")]
+use crate::event::{self, Verdict};
 use crate::key::{Key, Keyring};
 use crate::outcome::Outcome;
 use crate::provider::Provider;
@@ -136,14 +140,75 @@ pub(super) fn judge(
     // 3. The payload: from here on the sender is known, and may be told what is wrong.
     let payload = payload.map_err(|error| Rejection::from(error).provider(provider))?;
     // 4. The provider, where the head did not tell.
-    let Some(provider) = provider else {
+    let Some(provider) = provider.or_else(|| detect_in_body(config, &payload)) else {
         return Err(Rejection::new(Outcome::Malformed, "no provider's delivery"));
     };
-    // 5. The repositories that the keys vouch for. Without parsers nobody can say what they are.
+    let delivery = delivery(provider).payload(payload.clone());
+    conclude(config, &parts.headers, provider, &payload, &held, delivery)
+}
+
+/// Who sends such a body, if it is one that says so.
+#[cfg(feature = "event")]
+fn detect_in_body(config: &Config, payload: &[u8]) -> Option<Provider> {
+    let taken = |provider: &Provider| config.providers.contains(*provider);
+    // The generic provider is what a hook describes, so it is there only where one did.
+    let generic = config.schemes.get(Provider::Generic).map(|_| Provider::Generic);
+    event::detect_in_body(payload).filter(taken).or_else(|| generic.filter(taken))
+}
+
+#[cfg(not(feature = "event"))]
+fn detect_in_body(_: &Config, _: &[u8]) -> Option<Provider> {
+    None
+}
+
+/// 5. The repositories that the keys vouch for; 6. what the delivery says; 7. the rules.
+#[cfg(feature = "event")]
+fn conclude(
+    config: &Config,
+    headers: &HeaderMap,
+    provider: Provider,
+    payload: &[u8],
+    held: &[Option<Arc<Key>>],
+    delivery: DeliveryBuilder,
+) -> Result<Delivery, Rejection> {
+    let bindings: Vec<_> = held.iter().flatten().filter_map(|key| key.repositories()).collect();
+    let Events { options, read, rules } = &config.events;
+    if !read && rules.is_none() && bindings.is_empty() {
+        return Ok(delivery.build());
+    }
+    let event = event::parse(provider, headers, payload, options).map_err(|error| {
+        Rejection::new(Outcome::Malformed, error.to_string()).provider(Some(provider))
+    })?;
+    if !bindings.iter().all(|binding| event::is_within(binding, &event, provider, headers, payload))
+    {
+        return Err(Rejection::from(Refusal::Repository).provider(Some(provider)));
+    }
+    let verdict = rules.as_ref().map(|rules| rules.judge(&event));
+    let delivery = delivery.event(event.into_owned()).build();
+    match verdict {
+        None | Some(Verdict::Wanted) => Ok(delivery),
+        Some(Verdict::Ignored(rule)) => {
+            Err(Rejection::new(Outcome::Ignored, rule.as_str()).delivery(delivery))
+        }
+        Some(_) => Err(Rejection::new(Outcome::Pong, "ping").delivery(delivery)),
+    }
+}
+
+/// 5. A key that is bound to repositories vouches for nothing: without parsers nobody can say which
+/// repository this is.
+#[cfg(not(feature = "event"))]
+fn conclude(
+    _: &Config,
+    _: &HeaderMap,
+    provider: Provider,
+    _: &[u8],
+    held: &[Option<Arc<Key>>],
+    delivery: DeliveryBuilder,
+) -> Result<Delivery, Rejection> {
     if held.iter().flatten().any(|key| key.repositories().is_some()) {
         return Err(Rejection::from(Refusal::Repository).provider(Some(provider)));
     }
-    Ok(delivery(provider).payload(payload).build())
+    Ok(delivery.build())
 }
 
 /// A delivery whose body goes by unread, in `stream` mode.

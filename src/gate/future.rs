@@ -221,8 +221,9 @@ where
 
     /// Says whose delivery it claimed to be, where the body was given up half-way.
     fn complete(self: Pin<&mut Self>, rejection: Rejection) -> Rejection {
-        match self.project().head {
-            Some(head) => rejection.provider(head.admission.provider),
+        let this = self.project();
+        match this.head {
+            Some(head) => rejection.provider(head.admission.provider).read(this.collected.len()),
             None => rejection,
         }
     }
@@ -301,7 +302,8 @@ fn finish<B>(
     let Head { mut parts, admission, mut claim } = head;
     claim.verified();
     let body = with_claim(collected.into_bytes(), claim);
-    let delivery = check::judge(config, &parts, &body, admission)?;
+    let delivery = check::judge(config, &parts, &body, admission)
+        .map_err(|rejection| rejection.read(body.len()))?;
     parts.extensions.insert(delivery);
     Ok(Request::from_parts(parts, GateBody::verified(body)))
 }

@@ -10,6 +10,8 @@ use tower_layer::Layer;
 use super::budget::Budget;
 use super::service::Gate;
 use crate::clock::{Clock, SystemClock};
+#[cfg(feature = "event")]
+use crate::event::{ParseOptions, Rules};
 use crate::keystore::KeyStore;
 use crate::provider::{Provider, Providers};
 use crate::scheme::{Schemes, UrlKey};
@@ -35,6 +37,17 @@ pub(super) struct Config {
     pub(super) budget: Budget,
     pub(super) stream: bool,
     pub(super) clock: Arc<dyn Clock>,
+    #[cfg(feature = "event")]
+    pub(super) events: Events,
+}
+
+/// What the gate makes of what a delivery says.
+#[cfg(feature = "event")]
+#[derive(Default)]
+pub(super) struct Events {
+    pub(super) options: ParseOptions,
+    pub(super) read: bool,
+    pub(super) rules: Option<Rules>,
 }
 
 impl GateLayer {
@@ -101,6 +114,8 @@ impl GateBuilder {
             budget: Budget::default(),
             stream: false,
             clock: Arc::new(SystemClock),
+            #[cfg(feature = "event")]
+            events: Events::default(),
         })
     }
 
@@ -183,6 +198,29 @@ impl GateBuilder {
         self
     }
 
+    /// Reads what each delivery says, for [`Delivery::event`](crate::delivery::Delivery::event); a
+    /// body that is not the event that it claims to be is then answered 400. Default: no.
+    #[cfg(feature = "event")]
+    pub fn read_events(mut self, read: bool) -> Self {
+        self.0.events.read = read;
+        self
+    }
+
+    /// Lets only those events through that are wanted: pings are answered `pong` and all else
+    /// `ignored`, both with 200. Default: everything authentic comes through.
+    #[cfg(feature = "event")]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.0.events.rules = Some(rules);
+        self
+    }
+
+    /// What events are called that no host defines. Default: [`ParseOptions::default`].
+    #[cfg(feature = "event")]
+    pub fn parse_options(mut self, options: ParseOptions) -> Self {
+        self.0.events.options = options;
+        self
+    }
+
     /// The clock. Default: the operating system's.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.0.clock = Arc::new(clock);
@@ -200,7 +238,7 @@ impl GateBuilder {
             return Err(GateError::NoProvider);
         }
         if let Some(path) = &config.path
-            && !(path.is_empty() || is_path(path))
+            && !(path.is_empty() || is_hook_path(path))
         {
             return Err(GateError::BadPath);
         }
@@ -216,6 +254,10 @@ impl GateBuilder {
             const UNREAD: [Provider; 4] =
                 [Provider::AzureDevops, Provider::Gitee, Provider::Gerrit, Provider::Manual];
             let reading = config.providers.iter().find(|provider| !UNREAD.contains(provider));
+            #[cfg(feature = "event")]
+            if config.events.read || config.events.rules.is_some() {
+                return Err(GateError::StreamReadsEvents);
+            }
             if config.require_signature {
                 return Err(GateError::StreamUnsigned);
             } else if let Some(provider) = reading {
@@ -243,7 +285,8 @@ fn allow(providers: Providers) -> &'static str {
     }
 }
 
-fn is_path(path: &str) -> bool {
+/// Whether `path` is one that a hook can have: it begins with `/` and is a URL's path as it is.
+pub fn is_hook_path(path: &str) -> bool {
     path.starts_with('/')
         && path.parse::<http::Uri>().is_ok_and(|uri| uri.path() == path && uri.query().is_none())
 }
@@ -264,6 +307,8 @@ pub enum GateError {
     StreamReads(Provider),
     /// `stream` with `require_signature`.
     StreamUnsigned,
+    /// `stream` with rules or the reading of events.
+    StreamReadsEvents,
 }
 
 impl fmt::Display for GateError {
@@ -280,6 +325,9 @@ impl fmt::Display for GateError {
             ),
             Self::StreamReads(provider) => {
                 write!(f, "deliveries of {provider} cannot be verified without reading their body")
+            }
+            Self::StreamReadsEvents => {
+                f.write_str("what a delivery says cannot be read where no body is read")
             }
             Self::StreamUnsigned => {
                 f.write_str("a signature cannot be required where no body is read")

@@ -55,6 +55,6 @@ mod service;
 pub use body::{BodyError, GateBody, ResponseBody};
 pub use budget::{Budget, SMALL_BODY};
 pub use future::ResponseFuture;
-pub use layer::{GateBuilder, GateError, GateLayer};
+pub use layer::{GateBuilder, GateError, GateLayer, is_hook_path};
 pub use rejection::Rejection;
 pub use service::Gate;

@@ -26,10 +26,11 @@ pub struct Rejection {
     provider: Option<Provider>,
     delivery: Option<Delivery>,
     allow: Option<&'static str>,
+    bytes: u64,
 }
 
 impl Rejection {
-    pub(super) fn new(outcome: Outcome, reason: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(outcome: Outcome, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             outcome,
             reason: reason.into(),
@@ -37,6 +38,7 @@ impl Rejection {
             provider: None,
             delivery: None,
             allow: None,
+            bytes: 0,
         }
     }
 
@@ -56,12 +58,21 @@ impl Rejection {
         Self { provider: Some(delivery.provider()), delivery: Some(delivery), ..self }
     }
 
+    pub(super) fn read(self, bytes: usize) -> Self {
+        Self { bytes: bytes as u64, ..self }
+    }
+
+    /// How many bytes of the body were read before this was clear.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// What became of the request.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// Why, in words for a log. Holds nothing that the sender chose but names of fields.
+    /// Why, in words for a log. Holds nothing that the sender chose.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -83,7 +94,7 @@ impl Rejection {
     }
 
     /// The answer, with the rejection in its extensions.
-    pub(super) fn into_response<B>(self) -> Response<ResponseBody<B>> {
+    pub(crate) fn into_response<B>(self) -> Response<ResponseBody<B>> {
         let (media_type, body) = if self.status.is_success() {
             ("application/json", self.json().into())
         } else {

@@ -110,7 +110,9 @@ mod tests {
         let mut frame = std::pin::pin!(body.frame());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let text = match frame.as_mut().poll(&mut cx) {
-            Poll::Ready(Some(Ok(frame))) => String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap(),
+            Poll::Ready(Some(Ok(frame))) => {
+                String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+            }
             _ => String::new(),
         };
         (status, text)

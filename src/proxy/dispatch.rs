@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -34,7 +34,7 @@ use super::telemetry::{HookMetrics, RequestId};
 use super::tls::Transport;
 use super::upstream::{
     ForwardHeaders, Forwarding, Stamp, Upstream, UpstreamAnswer, UpstreamFailure, UpstreamRequest,
-    rebuild_headers,
+    is_signature, rebuild_headers,
 };
 use crate::delivery::Delivery;
 use crate::event::blank_secrets;
@@ -61,6 +61,8 @@ pub struct Target {
     pub path: PathAndQuery,
     /// Headers that go on beside the usual ones.
     pub forward_headers: ForwardHeaders,
+    /// The signature header of the generic provider, which is none to go by its name.
+    pub generic_header: Option<HeaderName>,
 }
 
 /// What became of a delivery; an extension of the answer.
@@ -207,20 +209,19 @@ async fn send(
     metrics: &HookMetrics,
 ) -> Answer {
     let mut headers = rebuild_headers(&parts.headers, &target.forward_headers);
-    let body = if parts.method == Method::GET {
+    let body = match blank_secrets(delivery.provider(), delivery.payload()) {
+        // A form goes on as the form that it is, and is still what was signed.
+        Cow::Borrowed(_) if parts.method != Method::GET => body,
         // Gitea can put the payload into the query; a service gets it as it gets all others.
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        blank(delivery, delivery.payload())
-    } else if delivery.payload().len() == body.len() {
-        blank(delivery, &body)
-    } else {
-        // A form goes on as the form that it is, unless there is something in it to blank.
-        match blank_secrets(delivery.provider(), delivery.payload()) {
-            Cow::Borrowed(_) => body,
-            Cow::Owned(payload) => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                payload.into()
+        rewritten => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            for name in target.forward_headers.iter() {
+                // What was signed is not what is sent.
+                if is_signature(name) || target.generic_header.as_ref() == Some(name) {
+                    headers.remove(name);
+                }
             }
+            rewritten.into_owned().into()
         }
     };
     let id = delivery_id(parts, delivery);
@@ -257,13 +258,6 @@ fn status_class(status: StatusCode) -> &'static str {
         400..=499 => "4xx",
         500..=599 => "5xx",
         _ => "other-status",
-    }
-}
-
-fn blank(delivery: &Delivery, body: &Bytes) -> Bytes {
-    match blank_secrets(delivery.provider(), body) {
-        Cow::Borrowed(_) => body.clone(),
-        Cow::Owned(blanked) => blanked.into(),
     }
 }
 
@@ -336,7 +330,7 @@ async fn print(parts: &Parts, delivery: &Delivery) -> Answer {
 }
 
 fn line(delivery: &Delivery, id: &str) -> Option<Vec<u8>> {
-    let mut payload = blank(delivery, delivery.payload()).to_vec();
+    let mut payload = blank_secrets(delivery.provider(), delivery.payload()).into_owned();
     // In JSON a line break is never part of a string.
     for byte in &mut payload {
         if matches!(byte, b'\n' | b'\r') {

@@ -8,4 +8,13 @@ pub mod unread;
 
 pub mod upstream;
 
+pub mod config;
+
+pub mod dispatch;
+
+pub mod admin;
+pub mod stack;
+
 pub mod listen;
+
+pub mod app;

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
@@ -86,13 +87,15 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let started = Instant::now();
         let inner = &self.0;
         let id = inner.ids.next();
-        let source = request.extensions().get::<Source>().copied();
-        request.extensions_mut().insert(id);
-        let refused = refuse_head(&mut request);
+        let (mut parts, body) = request.into_parts();
+        let source = parts.extensions.get::<Source>().copied();
+        parts.extensions.insert(id);
+        let refused = refuse_head(&mut parts);
+        let request = Request::from_parts(parts, body);
         let (gate, observer) = {
             let table = inner.table.load();
             let hook = table.iter().find(|hook| hook.takes(request.uri().path()));
@@ -104,9 +107,7 @@ where
         Box::pin(async move {
             let answer = match (refused, gate) {
                 (Some(rejection), _) => rejection.into_response(),
-                (None, None) => {
-                    Rejection::new(Outcome::NotFound, "no such path").into_response()
-                }
+                (None, None) => Rejection::new(Outcome::NotFound, "no such path").into_response(),
                 (None, Some(mut gate)) => match gate.call(request).await {
                     Ok(answer) => answer,
                     // The only error behind the gate is that of load shed.
@@ -133,9 +134,9 @@ impl Hook {
 
 /// A head that can be read in more than one way is refused; what could pass for another header is
 /// taken away.
-fn refuse_head<B>(request: &mut Request<B>) -> Option<Rejection> {
-    let checked = head::check(request);
-    head::strip(request.headers_mut());
+fn refuse_head(parts: &mut Parts) -> Option<Rejection> {
+    let checked = head::check(parts);
+    head::strip(&mut parts.headers);
     checked.err().map(|error| Rejection::new(Outcome::Malformed, error.to_string()))
 }
 
@@ -199,6 +200,9 @@ impl std::fmt::Debug for Stack {
 
 impl std::fmt::Debug for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hook").field("name", &self.name).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Hook")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }

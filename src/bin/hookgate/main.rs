@@ -1,2 +1,32 @@
-//! hookgate
-fn main() {}
+//! The `hookgate` program. It sees only the library's public names.
+
+mod args;
+mod check;
+mod key;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command, KeyCommand};
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Key(KeyCommand::Generate(args)) => key::generate(&args),
+        Command::Key(KeyCommand::Check(args)) => key::check(&args),
+    }
+}
+
+/// What went wrong, with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}

@@ -40,6 +40,8 @@ pub struct HookConfig {
     pub upstream: Option<UpstreamConfig>,
     /// Further headers that the service gets. Default: none.
     pub forward_headers: ForwardHeaders,
+    /// The header in which the generic provider signs.
+    pub generic_header: Option<HeaderName>,
     /// The header that names the event of the generic provider.
     pub generic_event_header: Option<HeaderName>,
     /// The events of the generic provider that are pushes.
@@ -115,6 +117,7 @@ impl HookConfig {
             require_signature: false,
             upstream: defaults.upstream.clone(),
             forward_headers: ForwardHeaders::default(),
+            generic_header: None,
             generic_event_header: None,
             generic_push_events: Vec::new(),
             at: None,
@@ -196,6 +199,7 @@ fn check_generic(raw: RawGeneric, hook: &mut HookConfig, reader: &mut Reader<'_>
     let encoding = reader.value(raw.encoding, value::word(&encodings)).unwrap_or_default();
     hook.generic_event_header = reader.value(raw.event_header, header_name);
     hook.generic_push_events = raw.push_events.unwrap_or_default();
+    hook.generic_header.clone_from(&header);
     if let Some(header) = header {
         let generic = Generic::new(header).algorithm(algorithm).encoding(encoding);
         let generic = generic.prefix(raw.prefix.unwrap_or_default());

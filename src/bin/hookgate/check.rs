@@ -1,0 +1,178 @@
+//! `hookgate check`: what the configuration means, and what is wrong with it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use hookgate::clock::{Clock, SystemClock};
+use hookgate::key::{KeyState, Keyring, MAX_FILE_BYTES};
+use hookgate::provider::Providers;
+use hookgate::proxy::config::{Config, HookConfig};
+use hookgate::proxy::tls::ServerTls;
+use hookgate::scheme::UrlKey;
+use hookgate::time::Timestamp;
+use hookgate::watch;
+
+use crate::args::Location;
+
+pub(crate) fn run(location: &Location) -> ExitCode {
+    let config = match Config::load(&location.overrides()) {
+        Ok(config) => config,
+        Err(error) => {
+            for problem in error.problems() {
+                eprintln!("error: {problem}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut report = Report {
+        now: SystemClock.now(),
+        text: String::new(),
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
+    report.config(&config);
+    print!("{}", report.text);
+    report.warnings.iter().for_each(|warning| warn(warning));
+    report.errors.iter().for_each(|error| eprintln!("error: {error}"));
+    if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+pub(crate) fn warn(warning: &str) {
+    eprintln!("warning: {warning}");
+}
+
+/// One line a key, without secrets.
+pub(crate) fn keys(ring: &Keyring, now: Timestamp, indent: &str) -> String {
+    let width = ring.keys().map(|key| key.name().len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for key in ring.keys() {
+        let state = match key.state(now) {
+            KeyState::Pending => "not yet",
+            KeyState::Active => "active",
+            KeyState::Expired => "expired",
+        };
+        let _ = write!(text, "{indent}{:width$}  {state:7}  {}", key.name(), key.uses());
+        for (option, time) in [("from", key.from()), ("until", key.until())] {
+            if let Some(time) = time {
+                let _ = write!(text, "  {option} {time}");
+            }
+        }
+        if let Some(repositories) = key.repositories() {
+            let _ = write!(text, "  only {repositories}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+struct Report {
+    now: Timestamp,
+    text: String,
+    warnings: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Report {
+    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.text, "{name:16}{value}");
+    }
+
+    fn config(&mut self, config: &Config) {
+        match &config.file {
+            Some(file) => self.line("configuration", file.display()),
+            None => self.line("configuration", "no file, defaults and flags"),
+        }
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        self.line("deliveries", format!("{scheme}://{}", config.listen));
+        match config.health {
+            Some(address) => {
+                self.line("health", format!("http://{address} (/live /ready /metrics)"))
+            }
+            None => self.line("health", "off"),
+        }
+        self.line("state folder", config.state_dir.display());
+        if let Some(tls) = &config.tls {
+            self.line("certificate", tls.certificate.display());
+            if let Err(error) = ServerTls::from_files(&tls.certificate, &tls.key) {
+                self.errors.push(crate::chain(&error));
+            }
+        } else if !config.listen.ip().is_loopback() {
+            self.warnings.push(
+                "deliveries come without TLS from other machines: tokens and URL keys can be read on \
+                 the way"
+                    .into(),
+            );
+        }
+        for hook in &config.hooks {
+            self.hook(hook);
+        }
+    }
+
+    fn hook(&mut self, hook: &HookConfig) {
+        self.text.push('\n');
+        let state = if hook.enabled { "enabled" } else { "disabled" };
+        self.line("hook", format!("{} ({state})", hook.name));
+        let path = match hook.url_key {
+            UrlKey::Accept => format!("{0}, or {0}/<key> for hosts that cannot sign", hook.path),
+            UrlKey::Require => format!("{}/<key>", hook.path),
+            UrlKey::Refuse => hook.path.clone(),
+        };
+        self.line("  path", path);
+        if hook.providers == Providers::ALL {
+            self.line("  providers", "all");
+        } else {
+            let names: Vec<_> = hook.providers.iter().map(|provider| provider.as_str()).collect();
+            self.line("  providers", names.join(", "));
+        }
+        let required = if hook.require_signature {
+            "a signature over the body"
+        } else {
+            "any good credential"
+        };
+        self.line("  requires", required);
+        match &hook.upstream {
+            Some(upstream) => self.line("  upstream", upstream.origin()),
+            None => self.line("  upstream", "none: deliveries are printed"),
+        }
+        self.keys(hook);
+    }
+
+    fn keys(&mut self, hook: &HookConfig) {
+        let path = hook.key_file.display();
+        let content = match watch::read(&hook.key_file, MAX_FILE_BYTES as u64) {
+            Ok(content) => content,
+            Err(error) if error.kind() == watch::ReadErrorKind::Missing => {
+                self.line("  key file", format!("{path}: missing, `serve` makes it"));
+                return;
+            }
+            Err(error) => {
+                self.errors.push(format!("{path}: {}", crate::chain(&error)));
+                return;
+            }
+        };
+        self.line("  key file", path);
+        match Keyring::parse(content.bytes()) {
+            Ok(ring) => {
+                self.text.push_str(&keys(&ring, self.now, "    "));
+                let warnings = ring.warnings(self.now);
+                self.warnings.extend(
+                    warnings.into_iter().map(|warning| format!("hook {}: {warning}", hook.name)),
+                );
+            }
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                self.errors.push(format!(
+                    "{}:{line}:{column}: {}",
+                    hook.key_file.display(),
+                    error.kind()
+                ));
+            }
+        }
+        if content.mode() & 0o077 != 0 {
+            self.warnings.push(format!(
+                "{} is readable or writable by others; chmod 600 makes it yours alone",
+                hook.key_file.display()
+            ));
+        }
+    }
+}
