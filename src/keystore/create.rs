@@ -23,7 +23,7 @@ pub fn create_key_file(path: &Path, today: crate::time::Timestamp) -> io::Result
         return Ok(false);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+    let folder = folder.unwrap_or_else(|| Path::new("."));
     create_private_folder(folder)?;
 
     let key = generate().map_err(io::Error::other)?;

@@ -20,13 +20,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use tokio::sync::{Semaphore, watch as signal};
+use tokio::sync::{Semaphore, oneshot};
 use tower::Layer;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 
 use super::admin::Admin;
-use super::config::{Config, ConfigError, HookConfig, MAX_FILE_BYTES, Overrides};
+use super::config::{Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
 use super::dispatch::{Dispatch, Target};
 use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
 use super::stack::{Hook, Stack, Table};
@@ -40,7 +40,7 @@ use crate::gate::{Budget, GateError, GateLayer};
 use crate::key::{KeyState, Use};
 use crate::keystore::{KeyStore, create_key_file, create_private_folder};
 use crate::switch::Switch;
-use crate::watch::{Take, WatchGuard, Watcher};
+use crate::watch::{self, Take, WatchGuard, Watcher};
 
 /// A sidecar whose sockets are bound.
 #[derive(Debug)]
@@ -48,7 +48,6 @@ pub struct App {
     shared: Arc<Shared>,
     deliveries: Listener,
     probes: Option<Listener>,
-    watcher: Watcher,
     _lock: File,
 }
 
@@ -75,6 +74,10 @@ struct Shared {
     connection_limit: usize,
     stopping: AtomicBool,
     watcher: Watcher,
+    /// The files beside the key files that are followed.
+    following: Mutex<HashMap<PathBuf, WatchGuard>>,
+    /// For those who must not keep it alive.
+    weak: Weak<Self>,
 }
 
 /// What the configuration in force is made of, kept where a new one says the same.
@@ -133,7 +136,9 @@ impl App {
             upstreams: Vec::new(),
             switches: HashMap::new(),
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|weak| Shared {
+            following: Mutex::default(),
+            weak: weak.clone(),
             overrides,
             live: Mutex::new(live),
             stack: Stack::new(Table::new(), elsewhere),
@@ -144,7 +149,7 @@ impl App {
             listeners: vec![deliveries.stats()],
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
-            watcher: watcher.clone(),
+            watcher,
             metrics,
         });
         let config = shared.live().config.clone();
@@ -153,7 +158,7 @@ impl App {
         shared.stack.replace(table);
         let weak = Arc::downgrade(&shared);
         shared.metrics.sample_with(move || sample(&weak));
-        Ok(Self { shared, deliveries, probes, watcher, _lock: lock })
+        Ok(Self { shared, deliveries, probes, _lock: lock })
     }
 
     /// Where deliveries are taken.
@@ -178,7 +183,7 @@ impl App {
 
     /// Looks at every file at once, as for SIGHUP.
     pub fn reload_handle(&self) -> impl Fn() + Send + Sync + 'static {
-        let watcher = self.watcher.clone();
+        let watcher = self.shared.watcher.clone();
         move || watcher.check_now()
     }
 
@@ -188,25 +193,25 @@ impl App {
     ///
     /// Dropping the future cuts every connection at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Stopped {
-        let Self { shared, deliveries, probes, watcher, _lock } = self;
-        let _following = follow(&shared, &watcher);
+        let Self { shared, deliveries, probes, _lock } = self;
+        shared.follow_files(&shared.live().config.clone());
         let probing = probes.map(|probes| {
             let weak = Arc::downgrade(&shared);
             let admin = Admin::new(shared.metrics.clone(), move || missing(&weak));
             tokio::spawn(probes.serve(admin, std::future::pending()))
         });
-        let (stop, mut stopped) = signal::channel(false);
+        let (stop, stopped) = oneshot::channel::<()>();
         let stack = CloseUnreadLayer::new().layer(shared.stack.clone());
         let serving = tokio::spawn(deliveries.serve(stack, async move {
-            // An error means that the sender is gone, which is the end as well.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
+            // Whether it is told so or the sender is gone: that is the end.
+            drop(stopped.await);
         }));
         shutdown.await;
         tracing::info!("stopping: no longer ready");
         shared.stopping.store(true, Ordering::Relaxed);
         let delay = shared.live().config.limits.shutdown_delay;
         tokio::time::sleep(delay).await;
-        stop.send_replace(true);
+        drop(stop);
         let cut = serving.await.unwrap_or_default();
         // Probes are answered until the last delivery is.
         if let Some(probing) = probing {
@@ -234,7 +239,7 @@ impl Shared {
         let mut table = Table::new();
         for hook in &config.hooks {
             let store = next.stores.entry(hook.key_file.clone()).or_insert_with(|| {
-                live.stores.remove(&hook.key_file).unwrap_or_else(|| {
+                live.stores.get(&hook.key_file).cloned().unwrap_or_else(|| {
                     make_key_file(&hook.key_file);
                     KeyStore::follow(&hook.key_file, &self.watcher)
                 })
@@ -256,10 +261,9 @@ impl Shared {
                 self.gate(hook, config, keys, switch).map_err(|e| (hook.name.clone(), e))?;
             table.push(self.hook(hook, layer, upstream));
         }
-        for (hook, switch) in
-            config.hooks.iter().zip(config.hooks.iter().map(|hook| &next.switches[&hook.name]))
-        {
-            switch.set(hook.enabled);
+        // Only now that nothing can fail any more.
+        for hook in &config.hooks {
+            next.switches[&hook.name].set(hook.enabled);
         }
         *live = next;
         Ok(table)
@@ -328,6 +332,7 @@ impl Shared {
             }
         };
         let restart = self.live().config.needs_restart(&next);
+        self.follow_files(&next);
         match self.build_hooks(&next) {
             Ok(table) => self.stack.replace(table),
             Err((hook, error)) => {
@@ -344,9 +349,31 @@ impl Shared {
         Take::Taken
     }
 
-    fn reload_tls(&self, files: &super::config::TlsFiles) -> Take {
+    /// Follows the configuration, what it names and the certificate, and nothing else any more.
+    fn follow_files(&self, config: &Config) {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        following.retain(|path, _| config.files().any(|named| named == path));
+        for path in config.files() {
+            if following.contains_key(path) {
+                continue;
+            }
+            let known = watch::read(path, MAX_FILE_BYTES).ok();
+            let (weak, tls) = (self.weak.clone(), config.tls.clone());
+            let tls = tls.filter(|tls| path == tls.certificate || path == tls.key);
+            let guard = self.watcher.watch(path, MAX_FILE_BYTES, known.as_ref(), move |reading| {
+                match (weak.upgrade(), &tls) {
+                    (Some(shared), Some(files)) => shared.reload_tls(files),
+                    (Some(shared), None) => shared.reload(reading.is_confirmed()),
+                    (None, _) => Take::Refused,
+                }
+            });
+            following.insert(path.into(), guard);
+        }
+    }
+
+    fn reload_tls(&self, files: &TlsFiles) -> Take {
         let Some(tls) = &self.tls else { return Take::Refused };
-        let read = |path: &Path| crate::watch::read(path, MAX_FILE_BYTES);
+        let read = |path: &Path| watch::read(path, MAX_FILE_BYTES);
         let (Ok(certificate), Ok(key)) = (read(&files.certificate), read(&files.key)) else {
             tracing::error!("certificate or key cannot be read, the old pair stays in use");
             return Take::Refused;
@@ -369,32 +396,6 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
-}
-
-/// Follows the configuration, what it names, and the certificate.
-fn follow(shared: &Arc<Shared>, watcher: &Watcher) -> Vec<WatchGuard> {
-    let config = shared.live().config.clone();
-    let mut guards = Vec::new();
-    for path in config.file.iter().chain(&config.also_read) {
-        let known = crate::watch::read(path, MAX_FILE_BYTES).ok();
-        let weak = Arc::downgrade(shared);
-        guards.push(watcher.watch(path, MAX_FILE_BYTES, known.as_ref(), move |reading| {
-            match weak.upgrade() {
-                Some(shared) => shared.reload(reading.is_confirmed()),
-                None => Take::Refused,
-            }
-        }));
-    }
-    if let Some(files) = &config.tls {
-        for path in [&files.certificate, &files.key] {
-            let known = crate::watch::read(path, MAX_FILE_BYTES).ok();
-            let (weak, files) = (Arc::downgrade(shared), files.clone());
-            guards.push(watcher.watch(path, MAX_FILE_BYTES, known.as_ref(), move |_| {
-                weak.upgrade().map_or(Take::Refused, |shared| shared.reload_tls(&files))
-            }));
-        }
-    }
-    guards
 }
 
 /// A missing key file is made once. What then is there is never changed.
@@ -512,8 +513,6 @@ pub enum AppError {
     Watcher(io::Error),
     /// What a hook is told does not fit together.
     Hook(String, GateError),
-    /// The configuration is wrong.
-    Config(ConfigError),
 }
 
 impl fmt::Display for AppError {
@@ -529,7 +528,6 @@ impl fmt::Display for AppError {
             Self::Tls(error) => error.fmt(f),
             Self::Watcher(_) => f.write_str("cannot start the thread that follows files"),
             Self::Hook(hook, error) => write!(f, "hook {hook}: {error}"),
-            Self::Config(error) => error.fmt(f),
         }
     }
 }
@@ -540,7 +538,7 @@ impl std::error::Error for AppError {
             Self::State(_, error) | Self::Watcher(error) => Some(error),
             Self::Listen(error) => error.source(),
             Self::Tls(error) => error.source(),
-            Self::Locked(_) | Self::Hook(..) | Self::Config(_) => None,
+            Self::Locked(_) | Self::Hook(..) => None,
         }
     }
 }

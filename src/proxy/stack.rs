@@ -172,7 +172,7 @@ impl Observer {
             source: self.source.map(|source| source.0),
             hook: self.hook.as_deref(),
             provider,
-            event: event.map(|event| &*event.name).or_else(|| delivery?.event_name()),
+            event: delivery.and_then(|delivery| delivery.event_name()),
             repository: event.and_then(|event| event.repository.as_ref()).map(|it| it.identity()),
             delivery: delivery.and_then(|delivery| delivery.id()),
             key: delivery.and_then(|delivery| delivery.key_name()),

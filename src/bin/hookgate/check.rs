@@ -86,7 +86,7 @@ impl Report {
         self.line("deliveries", format!("{scheme}://{}", config.listen));
         match config.health {
             Some(address) => {
-                self.line("health", format!("http://{address} (/live /ready /metrics)"))
+                self.line("health", format!("http://{address} (/live /ready /metrics)"));
             }
             None => self.line("health", "off"),
         }

@@ -1,1 +1,277 @@
+use std::fs;
 
+use tempfile::TempDir;
+
+use super::*;
+use crate::provider::{Provider, Providers};
+use crate::scheme::UrlKey;
+
+fn folder_with(text: &str) -> (TempDir, Overrides) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookgate.toml");
+    fs::write(&path, text).unwrap();
+    (dir, Overrides { config: Some(path), ..Overrides::default() })
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let (_dir, overrides) = folder_with(text);
+    Config::load(&overrides)
+}
+
+/// Line, column and message of every problem.
+fn problems(text: &str) -> Vec<(usize, usize, String)> {
+    let error = load(text).expect_err(text);
+    let place = |problem: &Problem| problem.place.unwrap_or_default();
+    error.problems().iter().map(|it| (place(it).0, place(it).1, it.message.clone())).collect()
+}
+
+#[test]
+fn without_a_file_there_is_one_hook_with_the_defaults() {
+    let config = Config::load(&Overrides::default()).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.health.unwrap().to_string(), "127.0.0.1:8081");
+    assert_eq!(config.limits, Limits::default());
+    let [hook] = &config.hooks[..] else { panic!("{config:?}") };
+    assert_eq!(
+        (hook.name.as_str(), hook.path.as_str(), hook.enabled),
+        ("default", "/webhook", true)
+    );
+    assert_eq!(hook.key_file, Path::new("hookgate-state/webhook.key"));
+    assert_eq!((hook.providers, hook.url_key), (Providers::ALL, UrlKey::Accept));
+    assert!(hook.upstream.is_none() && !hook.require_signature);
+    assert_eq!(load("").unwrap().hooks.len(), 1);
+}
+
+const FULL: &str = r#"
+listen    = "[::1]:9080"
+health    = "off"
+state_dir = "state"
+
+[tls]
+certificate_file = "tls/cert.pem"
+key_file         = "/etc/key.pem"
+
+[limits]
+max_body = "1MiB"
+body_deadline = "3500ms"
+unverified_bytes = "16MiB"
+per_source = "50%"
+in_flight = 7
+connections = 8
+keep_alive = "1m"
+grace_period = "1h"
+shutdown_delay = "0s"
+
+[upstream]
+url     = "http://127.0.0.1:9000/jira"
+timeout = "2s"
+
+[[hook]]
+name      = "one"
+providers = ["github", "gitlab"]
+
+[[hook]]
+name            = "two"
+enabled         = false
+disabled_status = 200
+path            = "/two/"
+key_file        = "two.key"
+url_key         = "require"
+require         = "signature"
+upstream        = "https://indexer.example.com"
+forward_headers = ["x-trace", "x-hub-signature-256"]
+[hook.azure_devops]
+user   = "webhook"
+header = "x-gate-token"
+[hook.gitee]
+mode = "password"
+[hook.generic]
+header       = "x-signature"
+algorithm    = "sha512"
+encoding     = "base64"
+prefix       = "sha512="
+event_header = "x-event"
+push_events  = ["push", "tag"]
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let (dir, overrides) = folder_with(FULL);
+    let config = Config::load(&overrides).unwrap();
+    assert_eq!(config.listen.to_string(), "[::1]:9080");
+    assert_eq!((config.health, config.state_dir), (None, dir.path().join("state")));
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.certificate, dir.path().join("tls/cert.pem"));
+    assert_eq!(tls.key, Path::new("/etc/key.pem"));
+    assert_eq!(
+        config.limits,
+        Limits {
+            max_body: 1 << 20,
+            body_deadline: Duration::from_millis(3500),
+            unverified_bytes: 16 << 20,
+            per_source: 50,
+            in_flight: 7,
+            connections: 8,
+            keep_alive: Duration::from_secs(60),
+            grace_period: Duration::from_secs(3600),
+            shutdown_delay: Duration::ZERO,
+        }
+    );
+    let [one, two] = &config.hooks[..] else { panic!("two hooks") };
+    assert_eq!(one.providers, [Provider::Github, Provider::Gitlab].into_iter().collect());
+    assert_eq!(one.key_file, dir.path().join("state/webhook.key"));
+    assert_eq!(one.upstream.as_ref().unwrap().origin(), "http://127.0.0.1:9000");
+    assert_eq!(
+        (two.enabled, two.disabled_status.as_u16(), two.path.as_str()),
+        (false, 200, "/two")
+    );
+    assert_eq!((two.url_key, two.require_signature), (UrlKey::Require, true));
+    assert_eq!(two.key_file, dir.path().join("two.key"));
+    assert_eq!(two.upstream.as_ref().unwrap().origin(), "https://indexer.example.com");
+    assert_eq!(two.forward_headers.iter().count(), 2);
+    assert_eq!(two.generic_header.as_ref().unwrap(), "x-signature");
+    assert_eq!(two.generic_event_header.as_ref().unwrap(), "x-event");
+    assert_eq!(two.generic_push_events, ["push", "tag"]);
+}
+
+#[test]
+fn flags_stand_above_the_file_but_not_above_what_a_hook_names() {
+    let (_dir, overrides) = folder_with(FULL);
+    let config = Config::load(&Overrides {
+        listen: Some("127.0.0.1:1".into()),
+        health: Some("127.0.0.1:2".into()),
+        upstream: Some("http://flag.example.com".into()),
+        key_file: Some("flag.key".into()),
+        state_dir: Some("flag-state".into()),
+        ..overrides
+    })
+    .unwrap();
+    assert_eq!(config.listen.port(), 1);
+    assert_eq!(config.health.unwrap().port(), 2);
+    assert_eq!(config.state_dir, Path::new("flag-state"));
+    assert_eq!(config.hooks[0].key_file, Path::new("flag.key"));
+    assert_eq!(config.hooks[0].upstream.as_ref().unwrap().origin(), "http://flag.example.com");
+    assert_eq!(config.hooks[1].upstream.as_ref().unwrap().origin(), "https://indexer.example.com");
+    assert!(config.hooks[1].key_file.ends_with("two.key"));
+}
+
+#[test]
+fn unknown_keys_are_problems_at_their_place_and_say_what_there_is() {
+    for (text, line, column, hint) in [
+        ("lisen = \"127.0.0.1:1\"\n", 1, 1, "listen"),
+        ("[limits]\nmax_bodi = \"1MiB\"\n", 2, 1, "max_body"),
+        ("[[hook]]\nname = \"a\"\n\n[[hook]]\nname = \"b\"\npaht = \"/x\"\n", 6, 1, "path"),
+        ("[[hook]]\nname = \"a\"\n[hook.gitee]\nmod = \"sign\"\n", 4, 1, "mode"),
+        ("[hooks]\n", 1, 2, "hook"),
+        ("min_reindex_interval = \"3s\"\n", 1, 1, "expected"),
+    ] {
+        let found = problems(text);
+        assert_eq!((found.len(), found[0].0, found[0].1), (1, line, column), "{text} {found:?}");
+        assert!(found[0].2.contains(hint), "{found:?}");
+    }
+}
+
+#[test]
+fn every_wrong_value_is_told_at_once_with_its_place_and_what_would_be_right() {
+    let text = r#"listen = "localhost"
+[limits]
+max_body = "huge"
+body_deadline = "0s"
+per_source = "101%"
+in_flight = 0
+[upstream]
+url = "ftp://example.com"
+[[hook]]
+name = "a b"
+disabled_status = 410
+path = "webhook"
+providers = ["github", "githup"]
+url_key = "maybe"
+require = "nothing"
+upstream = "http://user:canary@example.com"
+forward_headers = ["cookie"]
+[hook.azure_devops]
+header = "not a header"
+[hook.gitee]
+mode = "both"
+[hook.generic]
+header = "x-signature"
+algorithm = "md5"
+encoding = "base32"
+"#;
+    let found = problems(text);
+    let lines: Vec<_> = found.iter().map(|(line, ..)| *line).collect();
+    assert_eq!(lines, [1, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 19, 21, 24, 25]);
+    let said = |line: usize| &found.iter().find(|it| it.0 == line).unwrap().2;
+    for (line, hint) in [
+        (1, "127.0.0.1:8080"),
+        (3, "25MiB"),
+        (5, "100%"),
+        (6, "at least 1"),
+        (10, "A-Z"),
+        (11, "403"),
+        (12, "/webhook"),
+        (13, "bitbucket-cloud"),
+        (14, "\"require\""),
+        (21, "\"password\""),
+        (24, "\"sha512\""),
+    ] {
+        assert!(said(line).contains(hint), "{line}: {}", said(line));
+    }
+    let all = format!("{found:?}");
+    assert!(!all.contains("canary"), "{all}");
+}
+
+#[test]
+fn a_type_or_syntax_error_tells_its_place_and_no_value() {
+    for (text, line, column) in [
+        ("listen = 8080\n", 1, 10),
+        ("[limits]\nin_flight = \"canary\"\n", 2, 13),
+        ("[[hook]]\nname = \"a\"\nenabled = \"canary\"\n", 3, 11),
+        ("[upstream]\nurl = \"http://canary\n", 2, 21),
+        ("[[hook]]\npath = \"/x\"\n", 1, 1),
+    ] {
+        let found = problems(text);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].0, found[0].1), (line, column), "{text} {found:?}");
+        assert!(!found[0].2.contains("canary"), "{found:?}");
+    }
+}
+
+#[test]
+fn hooks_that_cannot_be_told_apart_are_problems() {
+    let two = |a: &str, b: &str| {
+        format!("[[hook]]\nname = \"a\"\npath = \"{a}\"\n[[hook]]\nname = \"b\"\npath = \"{b}\"\n")
+    };
+    for (a, b) in [("/x", "/x"), ("/x", "/x/"), ("/x", "/x/y"), ("/x/y", "/x")] {
+        assert_eq!(problems(&two(a, b)).len(), 1, "{a} {b}");
+    }
+    for (a, b) in [("/x", "/y"), ("/x", "/xy"), ("/x", "/x/y/z"), ("/x/a", "/x/b")] {
+        assert!(load(&two(a, b)).is_ok(), "{a} {b}");
+    }
+    let same_name = "[[hook]]\nname = \"a\"\n[[hook]]\nname = \"a\"\npath = \"/b\"\n";
+    assert!(problems(same_name)[0].2.contains("the name a"));
+    assert_eq!(problems("[[hook]]\nname = \"a\"\nproviders = []\n").len(), 1);
+}
+
+#[test]
+fn files_and_flags_that_cannot_be_used_are_problems() {
+    let missing =
+        Overrides { config: Some("/nowhere/hookgate.toml".into()), ..Overrides::default() };
+    assert!(Config::load(&missing).unwrap_err().to_string().contains("cannot be read"));
+    let flag = Overrides { listen: Some("x".into()), ..Overrides::default() };
+    assert!(Config::load(&flag).unwrap_err().to_string().starts_with("--listen: "));
+    let ca = "[upstream]\nurl = \"https://a\"\nca_file = \"missing.pem\"\n";
+    assert_eq!((problems(ca)[0].0, problems(ca)[0].1), (3, 11));
+}
+
+#[test]
+fn what_needs_a_restart_is_told_and_what_does_not_is_not() {
+    let config = |text: &str| load(&format!("state_dir = \"/s\"\n{text}")).unwrap();
+    let now = config("");
+    assert_eq!(now.needs_restart(&config("")), Vec::<&str>::new());
+    assert_eq!(now.needs_restart(&config("listen = \"127.0.0.1:1\"\n")), ["listen"]);
+    assert_eq!(now.needs_restart(&config("[limits]\nconnections = 5\n")), ["limits.connections"]);
+    assert!(now.needs_restart(&config("[limits]\nmax_body = \"1MiB\"\n")).is_empty());
+    assert!(now.needs_restart(&config("[[hook]]\nname = \"x\"\n")).is_empty());
+}
