@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
             } else {
                 K::find(name.bytes)
             };
-            let Some(key) = key else { return reader.skip_quickly() };
+            let Some(key) = key else { return reader.skip() };
             if seen >> key.index() & 1 == 1 {
                 return Err(EventError::Duplicate { at, name: key.name() });
             }
@@ -151,7 +151,13 @@ impl<'a> Reader<'a> {
             return Ok(true);
         }
         loop {
-            let name = self.name()?;
+            let name = match read_name(self.rest) {
+                Ok((name, rest)) => {
+                    self.rest = rest;
+                    name
+                }
+                Err(fault) => return Err(self.error(fault)),
+            };
             visit(name, self)?;
             match self.peek() {
                 b',' => self.bump(),
@@ -202,10 +208,9 @@ impl<'a> Reader<'a> {
             self.skip()?;
             return Ok(None);
         }
-        match self.string() {
-            Some(raw) => Ok(Some(raw)),
-            None => Err(self.syntax()),
-        }
+        let Some((raw, rest)) = read_string(tail(self.rest)) else { return Err(self.syntax()) };
+        self.rest = rest;
+        Ok(Some(raw))
     }
 
     /// Reads `true`; anything else is `false`.
@@ -215,69 +220,14 @@ impl<'a> Reader<'a> {
         Ok(is_true)
     }
 
-    /// The same as [`Reader::skip`], without a call for the strings that most values are.
-    #[inline(always)]
-    fn skip_quickly(&mut self) -> Result<(), EventError> {
-        if self.peek() == b'"' && self.string().is_some() { Ok(()) } else { self.skip() }
-    }
-
     /// Reads a value that nobody asks for, however deep.
     pub(super) fn skip(&mut self) -> Result<(), EventError> {
-        // One bit for each level: set for an object.
-        let mut levels = 0_u128;
-        let mut depth = 0;
-        loop {
-            let opened = match self.peek() {
-                b'"' => {
-                    if self.string().is_none() {
-                        return Err(self.syntax());
-                    }
-                    None
-                }
-                b'{' => Some((1, b'}')),
-                b'[' => Some((0, b']')),
-                b't' => self.word(b"true")?,
-                b'f' => self.word(b"false")?,
-                b'n' => self.word(b"null")?,
-                _ => self.number()?,
-            };
-            if let Some((bit, close)) = opened {
-                self.bump();
-                if self.peek() == close {
-                    self.bump();
-                } else {
-                    if depth == MAX_DEPTH {
-                        return Err(EventError::TooDeep { offset: self.offset() });
-                    }
-                    depth += 1;
-                    levels = levels << 1 | bit;
-                    if bit == 1 {
-                        self.name()?;
-                    }
-                    continue;
-                }
+        match skip_value(self.rest) {
+            Ok(rest) => {
+                self.rest = rest;
+                Ok(())
             }
-            loop {
-                if depth == 0 {
-                    return Ok(());
-                }
-                let is_object = levels & 1 == 1;
-                match self.peek() {
-                    b',' => {
-                        self.bump();
-                        if is_object {
-                            self.name()?;
-                        }
-                        break;
-                    }
-                    b'}' if is_object => {}
-                    b']' if !is_object => {}
-                    _ => return Err(self.syntax()),
-                }
-                self.bump();
-                levels >>= 1;
-                depth -= 1;
-            }
+            Err(fault) => Err(self.error(fault)),
         }
     }
 
@@ -295,94 +245,17 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.syntax()) }
     }
 
-    /// Reads `"name":`.
-    #[inline(always)]
-    fn name(&mut self) -> Result<Raw<'a>, EventError> {
-        if self.peek() == b'"'
-            && let Some(name) = self.string()
-            && self.peek() == b':'
-        {
-            self.bump();
-            return Ok(name);
-        }
-        Err(self.syntax())
-    }
-
     /// The next byte that is not white space, or 0 at the end.
     #[inline(always)]
     fn peek(&mut self) -> u8 {
-        match self.rest {
-            [byte, ..] if *byte > b' ' => *byte,
-            _ => self.peek_behind_white_space(),
-        }
-    }
-
-    #[inline(always)]
-    fn peek_behind_white_space(&mut self) -> u8 {
-        let mut rest = self.rest;
-        while let [b' ' | b'\n' | b'\r' | b'\t', tail @ ..] = rest {
-            rest = tail;
-            // Indentation comes in long runs.
-            while let Some((b"        ", tail)) = rest.split_first_chunk() {
-                rest = tail;
-            }
-        }
-        self.rest = rest;
-        rest.first().copied().unwrap_or(0)
+        self.rest = skip_white_space(self.rest);
+        first(self.rest)
     }
 
     /// Leaves a byte that was peeked at behind.
     #[inline(always)]
     fn bump(&mut self) {
-        self.rest = self.rest.get(1..).unwrap_or_default();
-    }
-
-    /// Reads a string whose first quote was peeked at.
-    #[inline(always)]
-    fn string(&mut self) -> Option<Raw<'a>> {
-        let start = self.rest.get(1..)?;
-        let mut rest = start;
-        let mut escaped = false;
-        loop {
-            let (byte, tail) = match rest.first_chunk::<16>() {
-                Some(chunk) => {
-                    let special = find_special(chunk);
-                    if special == 0 {
-                        rest = rest.get(16..)?;
-                        continue;
-                    }
-                    let at = (special.trailing_zeros() / 8) as usize & 15;
-                    (chunk[at], rest.get(at + 1..)?)
-                }
-                None => {
-                    let at = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))?;
-                    (rest[at], &rest[at + 1..])
-                }
-            };
-            match byte {
-                b'"' => {
-                    self.rest = tail;
-                    let bytes = start.get(..start.len() - tail.len() - 1)?;
-                    return Some(Raw { bytes, escaped });
-                }
-                b'\\' => {
-                    escaped = true;
-                    rest = skip_escape(tail)?;
-                }
-                _ => return None,
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn word(&mut self, word: &[u8]) -> Result<Option<(u128, u8)>, EventError> {
-        self.rest = self.rest.strip_prefix(word).ok_or_else(|| self.syntax())?;
-        Ok(None)
-    }
-
-    fn number(&mut self) -> Result<Option<(u128, u8)>, EventError> {
-        self.rest = skip_number(self.rest).ok_or_else(|| self.syntax())?;
-        Ok(None)
+        self.rest = tail(self.rest);
     }
 
     fn offset(&self) -> usize {
@@ -392,6 +265,12 @@ impl<'a> Reader<'a> {
     #[cold]
     fn syntax(&self) -> EventError {
         EventError::Syntax { offset: self.offset() }
+    }
+
+    #[cold]
+    fn error(&self, fault: Fault<'_>) -> EventError {
+        let offset = self.len - fault.rest.len();
+        if fault.too_deep { EventError::TooDeep { offset } } else { EventError::Syntax { offset } }
     }
 }
 
@@ -415,6 +294,174 @@ impl<'a> Raw<'a> {
         } else {
             std::str::from_utf8(self.bytes).ok().map(Cow::Borrowed)
         }
+    }
+}
+
+// The text that is not yet read goes by value through what follows, so that it stays in registers.
+
+/// Where a text is not JSON, or too deep.
+struct Fault<'a> {
+    rest: &'a [u8],
+    too_deep: bool,
+}
+
+#[cold]
+fn fault(rest: &[u8]) -> Fault<'_> {
+    Fault { rest, too_deep: false }
+}
+
+#[inline(always)]
+fn first(rest: &[u8]) -> u8 {
+    rest.first().copied().unwrap_or(0)
+}
+
+#[inline(always)]
+fn tail(rest: &[u8]) -> &[u8] {
+    rest.get(1..).unwrap_or_default()
+}
+
+#[inline(always)]
+fn skip_white_space(rest: &[u8]) -> &[u8] {
+    match rest {
+        [byte, ..] if *byte > b' ' => rest,
+        [b' ', byte, ..] if *byte > b' ' => tail(rest),
+        _ => skip_more_white_space(rest),
+    }
+}
+
+#[inline]
+fn skip_more_white_space(mut rest: &[u8]) -> &[u8] {
+    while let [b' ' | b'\n' | b'\r' | b'\t', tail @ ..] = rest {
+        rest = tail;
+        // Indentation comes in long runs.
+        while let Some(chunk) = rest.first_chunk::<8>() {
+            let others = u64::from_le_bytes(*chunk) ^ u64::from_le_bytes([b' '; 8]);
+            let spaces = (others.trailing_zeros() / 8) as usize;
+            rest = &rest[spaces..];
+            if spaces < 8 {
+                break;
+            }
+        }
+    }
+    rest
+}
+
+/// A value of any kind.
+fn skip_value(mut rest: &[u8]) -> Result<&[u8], Fault<'_>> {
+    // One bit for each level: set for an object.
+    let mut levels = 0_u128;
+    let mut depth = 0;
+    loop {
+        rest = skip_white_space(rest);
+        let byte = first(rest);
+        if byte == b'"' {
+            (rest, _) = skip_string(tail(rest)).ok_or_else(|| fault(rest))?;
+        } else if byte == b'{' || byte == b'[' {
+            let is_object = byte == b'{';
+            rest = skip_white_space(tail(rest));
+            // Both closing brackets stand two places behind the opening ones.
+            if first(rest) == byte + 2 {
+                rest = tail(rest);
+            } else {
+                if depth == MAX_DEPTH {
+                    return Err(Fault { rest, too_deep: true });
+                }
+                depth += 1;
+                levels = levels << 1 | u128::from(is_object);
+                if is_object {
+                    rest = skip_name(rest)?;
+                }
+                continue;
+            }
+        } else {
+            rest = skip_scalar(byte, rest).ok_or_else(|| fault(rest))?;
+        }
+        loop {
+            if depth == 0 {
+                return Ok(rest);
+            }
+            let is_object = levels & 1 == 1;
+            rest = skip_white_space(rest);
+            let byte = first(rest);
+            if byte == b',' {
+                rest = tail(rest);
+                if is_object {
+                    rest = skip_name(rest)?;
+                }
+                break;
+            }
+            if byte != (if is_object { b'}' } else { b']' }) {
+                return Err(fault(rest));
+            }
+            rest = tail(rest);
+            levels >>= 1;
+            depth -= 1;
+        }
+    }
+}
+
+/// `"name":`
+#[inline(always)]
+fn skip_name(rest: &[u8]) -> Result<&[u8], Fault<'_>> {
+    let rest = skip_white_space(rest);
+    if first(rest) == b'"'
+        && let Some((rest, _)) = skip_string(tail(rest))
+        && let [b':', rest @ ..] = skip_white_space(rest)
+    {
+        return Ok(rest);
+    }
+    Err(fault(rest))
+}
+
+/// `"name":`
+#[inline(always)]
+fn read_name(rest: &[u8]) -> Result<(Raw<'_>, &[u8]), Fault<'_>> {
+    let rest = skip_white_space(rest);
+    if first(rest) == b'"'
+        && let Some((name, rest)) = read_string(tail(rest))
+        && let [b':', rest @ ..] = skip_white_space(rest)
+    {
+        return Ok((name, rest));
+    }
+    Err(fault(rest))
+}
+
+/// A string whose first quote was read.
+#[inline(always)]
+fn read_string(start: &[u8]) -> Option<(Raw<'_>, &[u8])> {
+    let (rest, escaped) = skip_string(start)?;
+    let bytes = start.get(..start.len() - rest.len() - 1)?;
+    Some((Raw { bytes, escaped }, rest))
+}
+
+/// What follows a string whose first quote was read, and whether there are escapes in it.
+#[inline(always)]
+fn skip_string(mut rest: &[u8]) -> Option<(&[u8], bool)> {
+    let mut escaped = false;
+    loop {
+        let (byte, tail) = match rest.first_chunk::<16>() {
+            Some(chunk) => {
+                let special = find_special(chunk);
+                if special == 0 {
+                    rest = rest.get(16..)?;
+                    continue;
+                }
+                let at = (special.trailing_zeros() / 8) as usize & 15;
+                (chunk[at], rest.get(at + 1..)?)
+            }
+            None => {
+                let at = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))?;
+                (rest[at], &rest[at + 1..])
+            }
+        };
+        if byte == b'"' {
+            return Some((tail, escaped));
+        }
+        if byte != b'\\' {
+            return None;
+        }
+        escaped = true;
+        rest = skip_escape(tail)?;
     }
 }
 
@@ -447,6 +494,16 @@ fn skip_escape(rest: &[u8]) -> Option<&[u8]> {
             [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit).then_some(tail)
         }
         _ => None,
+    }
+}
+
+/// A number, or one of the three words.
+fn skip_scalar(first: u8, rest: &[u8]) -> Option<&[u8]> {
+    match first {
+        b't' => rest.strip_prefix(b"true"),
+        b'f' => rest.strip_prefix(b"false"),
+        b'n' => rest.strip_prefix(b"null"),
+        _ => skip_number(rest),
     }
 }
 

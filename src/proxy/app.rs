@@ -35,7 +35,7 @@ use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
 use super::upstream::Upstream;
 use crate::clock::{Clock, SystemClock};
-use crate::event::{ParseOptions, Rules};
+use crate::event::ParseOptions;
 use crate::gate::{Budget, GateError, GateLayer};
 use crate::key::{KeyState, Use};
 use crate::keystore::{KeyStore, create_key_file, create_private_folder};
@@ -293,7 +293,7 @@ impl Shared {
             .body_deadline(config.limits.body_deadline)
             .budget(self.budget.clone())
             .parse_options(options)
-            .rules(Rules::default())
+            .rules(hook.rules.clone())
             .build()
     }
 

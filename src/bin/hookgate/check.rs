@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use hookgate::clock::{Clock, SystemClock};
+use hookgate::event::Kind;
 use hookgate::key::{KeyState, Keyring, MAX_FILE_BYTES};
 use hookgate::provider::Providers;
 use hookgate::proxy::config::{Config, HookConfig};
@@ -130,6 +131,16 @@ impl Report {
             "any good credential"
         };
         self.line("  requires", required);
+        let rules = &hook.rules;
+        let wanted =
+            [Kind::Push, Kind::PullRequest].into_iter().filter(|&kind| rules.events.contains(kind));
+        self.line("  events", wanted.map(Kind::as_str).collect::<Vec<_>>().join(", "));
+        if !rules.repositories.is_empty() {
+            self.line("  repositories", &rules.repositories);
+        }
+        if !rules.refs.is_empty() {
+            self.line("  refs", &rules.refs);
+        }
         match &hook.upstream {
             Some(upstream) => self.line("  upstream", upstream.origin()),
             None => self.line("  upstream", "none: deliveries are printed"),

@@ -10,9 +10,11 @@ use toml::Spanned;
 use super::Overrides;
 use super::raw::{RawGeneric, RawHook, RawUpstream};
 use super::value::{self, Reader, Span};
+use crate::event::{Events, Kind, Rules};
 use crate::gate::is_hook_path;
 use crate::provider::{Provider, Providers};
 use crate::proxy::upstream::{ForwardHeaders, UpstreamConfig};
+use crate::repository::{Pattern, Patterns, RefPatterns};
 use crate::scheme::{Algorithm, AzureDevops, Encoding, Generic, Gitee, GiteeMode, Schemes, UrlKey};
 
 /// One hook: a path, the keys that open it, and the service behind it.
@@ -36,6 +38,8 @@ pub struct HookConfig {
     pub url_key: UrlKey,
     /// Whether nothing less than a signature over the body is enough. Default: no.
     pub require_signature: bool,
+    /// Which events come through. Default: every push.
+    pub rules: Rules,
     /// The service behind it; `None` to print deliveries.
     pub upstream: Option<UpstreamConfig>,
     /// Further headers that the service gets. Default: none.
@@ -115,6 +119,7 @@ impl HookConfig {
             key_file: defaults.key_file.clone(),
             url_key: UrlKey::default(),
             require_signature: false,
+            rules: Rules::default(),
             upstream: defaults.upstream.clone(),
             forward_headers: ForwardHeaders::default(),
             generic_header: None,
@@ -149,12 +154,8 @@ pub(super) fn check(
     hook.path = reader.value(raw.path, path).unwrap_or(hook.path);
     if let Some(providers) = raw.providers {
         let at = Some(providers.span());
-        let named: Vec<Provider> = providers
-            .into_inner()
-            .into_iter()
-            .filter_map(|provider| reader.value(Some(provider), str::parse))
-            .collect();
-        hook.providers = named.into_iter().collect();
+        let named = reader.all(Some(providers.into_inner()), str::parse::<Provider>);
+        hook.providers = named.into_iter().flatten().collect();
         if hook.providers.is_empty() {
             reader.problem(at, "a hook takes at least one provider; leave this out for all".into());
         }
@@ -169,6 +170,16 @@ pub(super) fn check(
     hook.require_signature = reader.value(raw.require, value::word(&required)).unwrap_or_default();
     if raw.upstream.is_some() {
         hook.upstream = reader.value(raw.upstream, |url| defaults.service(url));
+    }
+    let events = reader.all(raw.events, str::parse::<Kind>);
+    hook.rules.events = events.map_or_else(Events::default, |kinds| kinds.into_iter().collect());
+    if let Some(patterns) = reader.all(raw.repositories, Pattern::parse) {
+        let checked = Patterns::new(patterns);
+        hook.rules.repositories = reader.keep(hook.at.clone(), checked).unwrap_or_default();
+    }
+    if let Some(refs) = raw.refs {
+        let checked = RefPatterns::new(refs.get_ref());
+        hook.rules.refs = reader.keep(Some(refs.span()), checked).unwrap_or_default();
     }
     let mut azure_devops = AzureDevops::default();
     if let Some(user) = raw.azure_devops.user {

@@ -65,6 +65,9 @@ pub(super) struct RawHook {
     pub(super) url_key: Text,
     pub(super) require: Text,
     pub(super) upstream: Text,
+    pub(super) events: Option<Vec<Spanned<String>>>,
+    pub(super) repositories: Option<Vec<Spanned<String>>>,
+    pub(super) refs: Option<Spanned<Vec<String>>>,
     pub(super) forward_headers: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     pub(super) azure_devops: RawAzureDevops,

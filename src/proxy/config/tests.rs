@@ -3,6 +3,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::event::Kind;
 use crate::provider::{Provider, Providers};
 use crate::scheme::UrlKey;
 
@@ -79,6 +80,9 @@ key_file        = "two.key"
 url_key         = "require"
 require         = "signature"
 upstream        = "https://indexer.example.com"
+events          = ["push", "pull_request"]
+repositories    = ["github.com/acme/*", "!github.com/acme/secret"]
+refs            = ["refs/heads/*"]
 forward_headers = ["x-trace", "x-hub-signature-256"]
 [hook.azure_devops]
 user   = "webhook"
@@ -128,6 +132,10 @@ fn every_key_is_read() {
     assert_eq!((two.url_key, two.require_signature), (UrlKey::Require, true));
     assert_eq!(two.key_file, dir.path().join("two.key"));
     assert_eq!(two.upstream.as_ref().unwrap().origin(), "https://indexer.example.com");
+    assert!(two.rules.events.contains(Kind::PullRequest));
+    assert!(!one.rules.events.contains(Kind::PullRequest));
+    assert_eq!(two.rules.repositories.to_string(), "github.com/acme/*,!github.com/acme/secret");
+    assert!(two.rules.refs.matches("refs/heads/x") && !two.rules.refs.matches("refs/tags/x"));
     assert_eq!(two.forward_headers.iter().count(), 2);
     assert_eq!(two.generic_header.as_ref().unwrap(), "x-signature");
     assert_eq!(two.generic_event_header.as_ref().unwrap(), "x-event");
@@ -189,6 +197,9 @@ providers = ["github", "githup"]
 url_key = "maybe"
 require = "nothing"
 upstream = "http://user:canary@example.com"
+events = ["push", "issue"]
+repositories = ["github.com/["]
+refs = ["main"]
 forward_headers = ["cookie"]
 [hook.azure_devops]
 header = "not a header"
@@ -201,7 +212,10 @@ encoding = "base32"
 "#;
     let found = problems(text);
     let lines: Vec<_> = found.iter().map(|(line, ..)| *line).collect();
-    assert_eq!(lines, [1, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 19, 21, 24, 25]);
+    assert_eq!(
+        lines,
+        [1, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 24, 27, 28]
+    );
     let said = |line: usize| &found.iter().find(|it| it.0 == line).unwrap().2;
     for (line, hint) in [
         (1, "127.0.0.1:8080"),
@@ -213,8 +227,9 @@ encoding = "base32"
         (12, "/webhook"),
         (13, "bitbucket-cloud"),
         (14, "\"require\""),
-        (21, "\"password\""),
-        (24, "\"sha512\""),
+        (17, "pull_request"),
+        (24, "\"password\""),
+        (27, "\"sha512\""),
     ] {
         assert!(said(line).contains(hint), "{line}: {}", said(line));
     }

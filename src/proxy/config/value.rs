@@ -36,6 +36,16 @@ impl<'a> Reader<'a> {
         self.keep(Some(value.span()), parse(value.get_ref()))
     }
 
+    /// The values of a list, without those that are wrong.
+    pub(super) fn all<T, E: fmt::Display>(
+        &mut self,
+        values: Option<Vec<Spanned<String>>>,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Vec<T>> {
+        let values = values?.into_iter();
+        Some(values.filter_map(|value| self.value(Some(value), &parse)).collect())
+    }
+
     /// A value of a flag.
     pub(super) fn flag<T, E: fmt::Display>(
         &mut self,
