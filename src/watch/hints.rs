@@ -191,10 +191,15 @@ mod tests {
     #[test]
     fn the_end_of_the_thread_behind_it_is_survived() {
         let dir = tempfile::tempdir().unwrap();
-        let mut hints =
-            Hints::start(|_| std::panic::resume_unwind(Box::new("as planned"))).unwrap();
+        let (sender, hints_seen) = mpsc::channel();
+        let mut hints = Hints::start(move |hint| {
+            let _ = sender.send(hint);
+            std::panic::resume_unwind(Box::new("as planned"));
+        })
+        .unwrap();
         assert!(hints.arm(&wanted(dir.path())));
         fs::write(dir.path().join("file"), "").unwrap();
+        hints_seen.recv_timeout(Duration::from_secs(5)).unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         while hints.are_running() {
             assert!(Instant::now() < deadline);

@@ -13,7 +13,7 @@
 //! 2. Each second there is a look without any hint: the path is followed anew, and device, inode,
 //!    size, mtime and ctime are compared. That finds what notifications do not tell: changes on
 //!    network file systems, behind bind mounts, or in a folder whose own ancestor was exchanged.
-//! 3. After a sign of a change the file must be quiet for 250 ms, at most 750 ms are waited. Then it
+//! 3. After a sign of a change the file must be quiet for 250 ms, at most 500 ms are waited. Then it
 //!    is opened once and read through that descriptor ([`read()`]).
 //! 4. The reader is asked only if the SHA-256 of the content, its permission bits or the error is
 //!    not what it last answered on. So touching a file, or reading it, does nothing.
@@ -23,8 +23,10 @@
 //! 6. Since two writes within one tick of a file system's clock look the same, each look within 3 s
 //!    of a change reads the content, and so does one every 5 s in any case.
 //!
-//! So a finished change is in force after less than 1 s with notifications, and 1.5 s without.
-//! Between them, a file costs a few `lstat` a second.
+//! So a finished change is in force 250 ms later with notifications and at most 1.25 s later
+//! without; 250 ms more if it is suspicious, and 2 s at most if other files of the folder never
+//! rest. Where the clock of the file system ticks slowly, a change within the tick of an earlier one
+//! may take the 5 s of the last rule. In between, a file costs a few `lstat` a second.
 //!
 //! The sources: inotify(7), "Limitations and caveats"; and what was measured of `notify` 8, which
 //! loses a folder that is exchanged, as inotify does.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::Take;
 use super::read::Seen;
 
-/// The times of the rules. A finished change is in force after at most
-/// `look + longest + max(confirm, longest)`, without any hint after `look + quiet + confirm`.
+/// The times of the rules. A finished change that shows in the stamp is in force after at most
+/// `look + 2 * longest`: found by a look while other files of its folder are busy, and doubted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// How long it must be quiet after the last sign of a change before the file is read.
@@ -30,7 +30,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) const DEFAULT: Self = Self {
         quiet: Duration::from_millis(250),
-        longest: Duration::from_millis(750),
+        longest: Duration::from_millis(500),
         confirm: Duration::from_millis(250),
         look: Duration::from_secs(1),
         restless: Duration::from_secs(3),
@@ -53,6 +53,7 @@ pub(super) enum Next {
 pub(super) struct State<S> {
     pace: Pace,
     stamp: Option<S>,
+    looked_at: Option<Instant>,
     /// Read at the next opportunity.
     urged: Option<Instant>,
     /// First and last sign of a change since the last read.
@@ -71,6 +72,7 @@ impl<S: PartialEq> State<S> {
         Self {
             pace,
             stamp: None,
+            looked_at: None,
             urged: Some(now),
             signs: None,
             doubted: None,
@@ -106,8 +108,13 @@ impl<S: PartialEq> State<S> {
         if self.stamp.as_ref() != Some(&stamp) {
             self.stamp = Some(stamp);
             self.restless_until = Some(now + self.pace.restless);
-            self.hint(now);
+            // Else it is what the signs since the last look told of.
+            let is_old_news = self.signs.is_some_and(|(first, _)| self.looked_at < Some(first));
+            if !is_old_news {
+                self.hint(now);
+            }
         }
+        self.looked_at = Some(now);
         if self.urged.take().is_some() {
             self.signs = None;
             return Next::Read;
@@ -225,15 +232,31 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_that_moves_is_a_sign_unless_a_hint_came_before() {
+        let start = Instant::now();
+        let mut state = settled(start);
+        let now = start + Duration::from_secs(20);
+        // The hint told of it, so it is quiet since then.
+        state.hint(now);
+        assert_eq!(state.on_look(now + ms(250), 1), Next::Read);
+        // Found by a look, and found to go on by the next.
+        let now = now + Duration::from_secs(1);
+        assert_eq!(state.on_look(now, 2), Next::Nothing);
+        assert_eq!(state.on_look(now + ms(250), 3), Next::Nothing);
+        assert_eq!(state.on_look(now + ms(499), 3), Next::Nothing);
+        assert_eq!(state.on_look(now + ms(500), 3), Next::Read);
+    }
+
+    #[test]
     fn it_is_read_in_time_even_if_it_never_gets_quiet() {
         let start = Instant::now();
         let mut state = settled(start);
         let now = start + Duration::from_secs(20);
-        for at in 0..=75 {
+        for at in 0..=50 {
             state.hint(now + ms(10 * at));
         }
-        assert_eq!(state.on_look(now + ms(749), 0), Next::Nothing);
-        assert_eq!(state.on_look(now + ms(750), 1), Next::Read);
+        assert_eq!(state.on_look(now + ms(499), 0), Next::Nothing);
+        assert_eq!(state.on_look(now + ms(500), 1), Next::Read);
     }
 
     #[test]
@@ -288,6 +311,24 @@ mod tests {
         assert_eq!(state.on_read(now + ms(250), Next::Read, &seen(2)), Some(false));
     }
 
+    #[test]
+    fn after_any_sign_in_the_stamp_each_look_reads_for_a_while() {
+        let start = Instant::now();
+        let mut state = settled(start);
+        let now = start + Duration::from_secs(11);
+        assert_eq!(state.on_look(now, 0), Next::Nothing);
+        assert_eq!(state.on_look(now, 1), Next::Nothing);
+        assert_eq!(state.on_look(now + ms(250), 1), Next::Read);
+        // It was only touched, but what follows within the same tick would look the same.
+        assert_eq!(state.on_read(now + ms(250), Next::Read, &seen(0)), None);
+        for second in [1, 2] {
+            let look = now + Duration::from_secs(second);
+            assert_eq!(state.on_look(look, 1), Next::ReadUnprompted);
+            assert_eq!(state.on_read(look, Next::ReadUnprompted, &seen(0)), None);
+        }
+        assert_eq!(state.on_look(now + Duration::from_secs(3), 1), Next::Nothing);
+    }
+
     /// One change in the simulated life of a file.
     #[derive(Clone, Debug)]
     struct Change {
@@ -321,7 +362,7 @@ mod tests {
         fn the_last_state_wins_in_time_whatever_is_lost(
             changes in proptest::collection::vec(change(), 1..12),
             phase in 0_u64..1000,
-            noise in proptest::option::of(20_u64..300),
+            noise in proptest::option::of((20_u64..300, 0_u64..12_000)),
         ) {
             let start = Instant::now();
             let at = |millis: u64| start + ms(millis);
@@ -356,7 +397,7 @@ mod tests {
                     }
                     due > now
                 });
-                if noise.is_some_and(|every| now % every < 5) {
+                if noise.is_some_and(|(every, from)| now >= from && now % every < 5) {
                     state.hint(at(now));
                 }
                 let looking = now % 1000 == phase / 5 * 5;

@@ -1,7 +1,8 @@
 //! Real files in temporary folders, changed in all the ways in which files are changed.
 //!
-//! Each way is tried three times side by side: with notifications and never a look, with looks and
-//! no notifications, and as it is shipped. So neither hides a fault of the other.
+//! Each is tried four times side by side: with notifications and never a look, without
+//! notifications, with looks at the stamps alone, and as it is shipped. So none hides a fault of
+//! another.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::Write;
@@ -23,11 +24,12 @@ const MAX: u64 = 64 * 1024;
 enum Way {
     Notifications,
     Looks,
+    Stamps,
     Both,
 }
 
 impl Way {
-    const ALL: [Self; 3] = [Self::Notifications, Self::Looks, Self::Both];
+    const ALL: [Self; 4] = [Self::Notifications, Self::Looks, Self::Stamps, Self::Both];
 
     fn watcher(self) -> Watcher {
         let watcher = match self {
@@ -35,10 +37,14 @@ impl Way {
                 Watcher::start(true, Pace { look: NEVER, full: NEVER, ..Pace::DEFAULT })
             }
             Self::Looks => Watcher::start(false, Pace::DEFAULT),
+            Self::Stamps => {
+                let pace = Pace { restless: Duration::ZERO, full: NEVER, ..Pace::DEFAULT };
+                Watcher::start(false, pace)
+            }
             Self::Both => Watcher::spawn(),
         }
         .unwrap();
-        assert_eq!(watcher.is_polling(), matches!(self, Self::Looks));
+        assert_eq!(watcher.is_polling(), matches!(self, Self::Looks | Self::Stamps));
         watcher
     }
 }
@@ -628,21 +634,33 @@ fn the_last_handle_ends_the_thread() {
 
 #[test]
 fn a_reader_may_own_the_last_handle() {
+    /// Sends, when it is dropped, whether that was due to a panic.
+    struct Witness(mpsc::Sender<bool>);
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            let _ = self.0.send(thread::panicking());
+        }
+    }
+    /// Dropped in the order of its fields.
+    struct Owner {
+        watcher: Watcher,
+        _witness: Witness,
+    }
+    impl Owner {
+        fn take(&self) -> Take {
+            assert!(self.watcher.is_polling());
+            Take::Refused
+        }
+    }
     let dir = tempfile::tempdir().unwrap();
     let watcher = Way::Looks.watcher();
-    let owned = watcher.clone();
-    let shared = Arc::downgrade(&watcher.handle.shared);
-    let guard = watcher.watch(dir.path().join("keys"), MAX, None, move |_| {
-        let _ = owned.is_polling();
-        Take::Refused
-    });
+    let (sender, dropped) = mpsc::channel();
+    let owner = Owner { watcher: watcher.clone(), _witness: Witness(sender) };
+    let guard = watcher.watch(dir.path().join("keys"), MAX, None, move |_| owner.take());
     drop(watcher);
     drop(guard);
-    let deadline = Instant::now() + IN_FORCE;
-    while shared.strong_count() > 0 {
-        assert!(Instant::now() < deadline, "the thread waits for itself");
-        thread::yield_now();
-    }
+    // A thread that waits for itself panics.
+    assert_eq!(dropped.recv_timeout(IN_FORCE), Ok(false));
 }
 
 #[test]
