@@ -2,6 +2,7 @@
 
 pub mod head;
 pub mod limit;
+pub mod spool;
 pub mod telemetry;
 pub mod tls;
 pub mod unread;
