@@ -2,7 +2,8 @@
 //!
 //! GitHub, GitLab, Gitea, Forgejo and Gogs never send a failed delivery again. So whatever the service
 //! could not take, or is not to have yet, is written here before the host is told 202, and a worker takes
-//! it from here later. [`Spool`] is what the rest of the sidecar sees.
+//! it from here later. [`Spool`] is what the rest of the sidecar sees; [`SqliteSpool`] keeps it in one
+//! file on this machine.
 //!
 //! # The life of a delivery
 //!
@@ -42,6 +43,7 @@
 
 mod error;
 mod record;
+pub mod sqlite;
 
 use std::fmt;
 use std::future::Future;
@@ -52,6 +54,7 @@ pub use self::record::{
     About, Appended, Content, Entry, Health, Lease, LeaseRequest, Leased, Leases, Nacked, Page,
     Paged, Record, RecordId, RecordIdError, Selection, State, Status, Stored,
 };
+pub use self::sqlite::{OpenError, OpenErrorKind, SpoolConfig, SqliteSpool};
 
 use crate::time::Timestamp;
 
