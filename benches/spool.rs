@@ -8,17 +8,16 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use hookgate::event::Kind;
 use hookgate::provider::Provider;
 use hookgate::proxy::spool::{
-    About, Content, LeaseRequest, Record, Spool, SpoolConfig, SqliteSpool,
+    About, Content, LeaseRequest, Leased, Record, Spool, SpoolConfig, SqliteSpool,
 };
 use hookgate::time::Timestamp;
 use http::{HeaderMap, HeaderValue};
@@ -26,6 +25,8 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+/// How many are sent in one iteration, to a spool of its own.
+const RECORDS: u64 = 10_000;
 const SENDERS: u64 = 64;
 const BODY: usize = 8 << 10;
 const REPOSITORIES: u64 = 2_000;
@@ -37,38 +38,44 @@ criterion_main!(benches);
 fn append(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("durable append, 64 senders of 8 KiB");
-    group.throughput(Throughput::Elements(1));
-    group.sample_size(20).measurement_time(Duration::from_secs(8));
+    group.throughput(Throughput::Elements(RECORDS)).sampling_mode(SamplingMode::Flat);
+    group.sample_size(10).measurement_time(Duration::from_secs(8));
     group.bench_function("plain insert", |bencher| {
-        bencher.iter_custom(|count| {
-            let folder = tempfile::tempdir().unwrap();
-            let (to_writer, rows) = mpsc::channel();
-            let path = folder.path().join("plain.db");
-            let writer = thread::spawn(move || plain_insert(&path, &rows));
-            let elapsed = runtime.block_on(send(count, |record| {
-                let (done, committed) = oneshot::channel();
-                to_writer.send((record, done)).unwrap();
-                async { committed.await.unwrap() }
-            }));
-            drop(to_writer);
-            writer.join().unwrap();
-            elapsed
+        bencher.iter_custom(|times| {
+            let append = || {
+                let folder = tempfile::tempdir().unwrap();
+                let (to_writer, rows) = mpsc::channel();
+                let path = folder.path().join("plain.db");
+                let writer = thread::spawn(move || plain_insert(&path, &rows));
+                let elapsed = runtime.block_on(send(|record| {
+                    let (done, committed) = oneshot::channel();
+                    to_writer.send((record, done)).unwrap();
+                    async { committed.await.unwrap() }
+                }));
+                drop(to_writer);
+                writer.join().unwrap();
+                elapsed
+            };
+            (0..times).map(|_| append()).sum()
         });
     });
     for (name, has_key) in [("spool", false), ("spool, coalescing keys", true)] {
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|count| {
-                let folder = tempfile::tempdir().unwrap();
-                let spool = open(folder.path());
-                let elapsed = runtime.block_on(send(count, |mut record| {
-                    if has_key {
-                        record.about.coalescing_key = Some(record.about.delivery.clone());
-                    }
-                    let append = spool.append(record);
-                    async { drop(black_box(append.await.unwrap())) }
-                }));
-                runtime.block_on(spool.close());
-                elapsed
+            bencher.iter_custom(|times| {
+                let append = || {
+                    let folder = tempfile::tempdir().unwrap();
+                    let spool = open(folder.path());
+                    let elapsed = runtime.block_on(send(|mut record| {
+                        if has_key {
+                            record.about.coalescing_key = Some(record.about.delivery.clone());
+                        }
+                        let append = spool.append(record);
+                        async { drop(black_box(append.await.unwrap())) }
+                    }));
+                    runtime.block_on(spool.close());
+                    elapsed
+                };
+                (0..times).map(|_| append()).sum()
             });
         });
     }
@@ -79,41 +86,46 @@ fn append(criterion: &mut Criterion) {
 fn drain(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("drain, 8 KiB");
-    group.throughput(Throughput::Elements(1));
+    group.throughput(Throughput::Elements(RECORDS)).sampling_mode(SamplingMode::Flat);
     group.sample_size(10).measurement_time(Duration::from_secs(8));
     group.bench_function("lease and acknowledge", |bencher| {
-        bencher.iter_custom(|count| {
-            let folder = tempfile::tempdir().unwrap();
-            let spool = Arc::new(open(folder.path()));
-            runtime.block_on(async {
-                send(count, |record| {
-                    let append = spool.append(record);
-                    async { drop(append.await.unwrap()) }
+        bencher.iter_custom(|times| {
+            let drain = || {
+                let folder = tempfile::tempdir().unwrap();
+                let spool = open(folder.path());
+                runtime.block_on(async {
+                    send(|record| {
+                        let append = spool.append(record);
+                        async { drop(append.await.unwrap()) }
+                    })
+                    .await;
+                    let start = Instant::now();
+                    lease_and_acknowledge(&spool).await;
+                    let elapsed = start.elapsed();
+                    spool.close().await;
+                    elapsed
                 })
-                .await;
-                let start = Instant::now();
-                let mut left = count;
-                while left > 0 {
-                    let mut request = LeaseRequest::new("worker", &["default"], NOW, NOW);
-                    request.until = NOW.saturating_add(Duration::from_secs(60));
-                    request.limit = 64;
-                    let leased = spool.lease(request).await.unwrap().leased;
-                    left -= leased.len() as u64;
-                    let acks: Vec<_> = leased
-                        .iter()
-                        .map(|leased| tokio::spawn(spool.ack(&leased.lease, NOW)))
-                        .collect();
-                    for ack in acks {
-                        ack.await.unwrap().unwrap();
-                    }
-                }
-                let elapsed = start.elapsed();
-                spool.close().await;
-                elapsed
-            })
+            };
+            (0..times).map(|_| drain()).sum()
         });
     });
     group.finish();
+}
+
+async fn lease_and_acknowledge(spool: &SqliteSpool) {
+    let mut left = RECORDS;
+    while left > 0 {
+        let until = NOW.saturating_add(Duration::from_secs(60));
+        let mut request = LeaseRequest::new("worker", &["default"], NOW, until);
+        request.limit = 64;
+        let leased = spool.lease(request).await.unwrap().leased;
+        left -= leased.len() as u64;
+        let ack = |leased: &Leased| tokio::spawn(spool.ack(&leased.lease, NOW));
+        let acks: Vec<_> = leased.iter().map(ack).collect();
+        for ack in acks {
+            ack.await.unwrap().unwrap();
+        }
+    }
 }
 
 fn runtime() -> Runtime {
@@ -126,16 +138,15 @@ fn open(folder: &Path) -> SqliteSpool {
     SqliteSpool::open(config).unwrap()
 }
 
-/// How long it takes until `count` records are acknowledged.
-async fn send<F>(count: u64, append: impl Fn(Record) -> F) -> Duration
+/// How long it takes until all records are acknowledged.
+async fn send<F>(append: impl Fn(Record) -> F) -> Duration
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    // Not a part of what is measured, and not all of it at once in memory.
     let body = Bytes::from(vec![b'x'; BODY]);
     let start = Instant::now();
     let mut senders = tokio::task::JoinSet::new();
-    for number in 0..count {
+    for number in 0..RECORDS {
         if number >= SENDERS {
             senders.join_next().await.unwrap().unwrap();
         }
