@@ -6,7 +6,6 @@
 //!
 //! The file is in the folder for temporary files (`TMPDIR`): a disk, and no file system in memory.
 
-use std::hint::black_box;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -70,7 +69,9 @@ fn append(criterion: &mut Criterion) {
                             record.about.coalescing_key = Some(record.about.delivery.clone());
                         }
                         let append = spool.append(record);
-                        async { drop(black_box(append.await.unwrap())) }
+                        async {
+                            append.await.unwrap();
+                        }
                     }));
                     runtime.block_on(spool.close());
                     elapsed
@@ -96,7 +97,9 @@ fn drain(criterion: &mut Criterion) {
                 runtime.block_on(async {
                     send(|record| {
                         let append = spool.append(record);
-                        async { drop(append.await.unwrap()) }
+                        async {
+                            append.await.unwrap();
+                        }
                     })
                     .await;
                     let start = Instant::now();

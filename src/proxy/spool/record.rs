@@ -87,7 +87,8 @@ pub struct About {
     pub key_name: Option<String>,
     /// What is the same for two deliveries that say the same; without it, it is never a second copy.
     pub identity: Option<[u8; 32]>,
-    /// What a later delivery must have in common to take its place; without it, none does.
+    /// What a later delivery must have in common to take its place, the repository included; without it,
+    /// none does.
     pub coalescing_key: Option<String>,
     /// When it came.
     pub received_at: Timestamp,

@@ -13,6 +13,7 @@ use flate2::write::ZlibEncoder;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Row, ToSql};
+use sha2::{Digest, Sha256};
 
 use crate::event::Kind;
 use crate::provider::Provider;
@@ -66,6 +67,7 @@ impl FromSql for Stage {
 pub(super) struct Encoded {
     pub(super) about: About,
     pub(super) not_before: Timestamp,
+    pub(super) lane: Option<i64>,
     pub(super) refs: String,
     pub(super) headers: Vec<u8>,
     /// The length of the body before it was compressed.
@@ -96,7 +98,8 @@ impl Encoded {
         ];
         let size = texts.iter().sum::<usize>() + ROW_OVERHEAD;
         let (length, size) = (length as i64, size as i64);
-        Self { about, not_before, refs, headers, length, crc: crc(&body), body, size }
+        let lane = about.repository.as_deref().map(|repository| lane(&about.hook, repository));
+        Self { about, not_before, lane, refs, headers, length, crc: crc(&body), body, size }
     }
 }
 
@@ -234,6 +237,17 @@ pub(super) fn decode_stored(entry: RawEntry, content: RawContent) -> Result<Stor
         (Some(entry), Some(content)) => Ok(Stored { entry, content }),
         _ => Err(id),
     }
+}
+
+/// The number that stands for a repository of a hook.
+pub(super) fn lane(hook: &str, repository: &str) -> i64 {
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(hook)
+        .chain_update([0])
+        .chain_update(repository)
+        .finalize()
+        .into();
+    digest[..8].iter().fold(0, |lane, byte| lane << 8 | i64::from(*byte))
 }
 
 /// The number of a delivery in column `column`.

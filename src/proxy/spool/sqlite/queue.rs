@@ -39,8 +39,8 @@ impl Queue<'_> {
     pub(super) fn append(&mut self, record: &Encoded) -> Answer<Appended> {
         let about = &record.about;
         let mut stage = Stage::Ready;
-        if let Some(repository) = &about.repository
-            && let Some(youngest) = self.youngest(&about.hook, repository)?
+        if let Some(lane) = record.lane
+            && let Some(youngest) = self.youngest(lane)?
         {
             let is_same = |own: [u8; 32]| youngest.identity.as_deref() == Some(&own[..]);
             if about.identity.is_some_and(is_same) && youngest.stage != Stage::Leased {
@@ -68,9 +68,9 @@ impl Queue<'_> {
         if let Err(full) = self.room.admit(self.totals, record.size) {
             return Ok(Err(full));
         }
-        if let Some(repository) = &record.about.repository {
+        if let Some(lane) = record.lane {
             // While this one is under way, no other has its turn.
-            self.cached(sql::TAKE_TURN)?.execute((&record.about.hook, repository))?;
+            self.cached(sql::TAKE_TURN)?.execute((lane,))?;
         }
         let id = self.insert(record, Stage::Leased, Some((owner, until)))?;
         self.totals.attempts += 1;

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::oneshot;
 
-use super::codec::{RawContent, RawEntry, Stage, decode_stored, record_id};
+use super::codec::{RawContent, RawEntry, Stage, decode_stored, lane, record_id};
 use super::job::{Jobs, Message};
 use super::space::{Room, file_bytes, free_bytes};
 use super::sql;
@@ -63,7 +63,7 @@ pub(super) fn has_pending(
     hook: &str,
     repository: &str,
 ) -> rusqlite::Result<bool> {
-    conn.prepare_cached(sql::HAS_PENDING)?.exists((hook, repository))
+    conn.prepare_cached(sql::HAS_PENDING)?.exists((lane(hook, repository),))
 }
 
 pub(super) fn show(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, OptionalExtension, Row, named_params};
+use rusqlite::{CachedStatement, OptionalExtension, Row, params};
 
 use super::codec::{Encoded, RawContent, RawEntry, Stage, record_id};
 use super::queue::{Answer, Queue};
@@ -23,7 +23,7 @@ const MAX_REASON: usize = 200;
 pub(super) struct Held {
     pub(super) id: RecordId,
     pub(super) hook: String,
-    pub(super) repository: Option<String>,
+    pub(super) lane: Option<i64>,
     pub(super) coalescing_key: Option<String>,
     pub(super) stage: Stage,
     pub(super) received_at: i64,
@@ -44,7 +44,7 @@ impl Held {
         Ok(Self {
             id: record_id(row, 0)?,
             hook: row.get(1)?,
-            repository: row.get(2)?,
+            lane: row.get(2)?,
             coalescing_key: row.get(3)?,
             stage: row.get(4)?,
             received_at: row.get(5)?,
@@ -56,7 +56,7 @@ impl Held {
 
     /// Where it stands when it is to wait, before it is given its turn.
     pub(super) fn waiting(&self) -> Stage {
-        if self.repository.is_some() { Stage::Waiting } else { Stage::Ready }
+        if self.lane.is_some() { Stage::Waiting } else { Stage::Ready }
     }
 }
 
@@ -69,13 +69,9 @@ impl Queue<'_> {
         *self.now = Some(now);
     }
 
-    pub(super) fn youngest(
-        &self,
-        hook: &str,
-        repository: &str,
-    ) -> rusqlite::Result<Option<Youngest>> {
+    pub(super) fn youngest(&self, lane: i64) -> rusqlite::Result<Option<Youngest>> {
         self.cached(sql::YOUNGEST)?
-            .query_row((hook, repository), |row| {
+            .query_row((lane,), |row| {
                 Ok(Youngest { id: record_id(row, 0)?, stage: row.get(1)?, identity: row.get(2)? })
             })
             .optional()
@@ -108,24 +104,28 @@ impl Queue<'_> {
         lease: Option<(&str, Timestamp)>,
     ) -> rusqlite::Result<RecordId> {
         let about = &record.about;
-        let id = self.cached(sql::INSERT)?.insert(named_params! {
-            ":hook": about.hook,
-            ":provider": about.provider.as_str(),
-            ":kind": about.kind.as_str(),
-            ":event": about.event,
-            ":repository": about.repository,
-            ":refs": record.refs,
-            ":delivery": about.delivery,
-            ":key_name": about.key_name,
-            ":identity": about.identity,
-            ":coalescing_key": about.coalescing_key,
-            ":received_at": about.received_at.as_millis(),
-            ":due_at": lease.map_or(record.not_before, |(_, until)| until).as_millis(),
-            ":state": stage,
-            ":owner": lease.map(|(owner, _)| owner),
-            ":lease": i64::from(lease.is_some()),
-            ":size": record.size,
-        })?;
+        self.totals.last_id += 1;
+        let id = self.totals.last_id;
+        self.cached(sql::INSERT)?.execute(params![
+            id,
+            about.hook,
+            about.provider.as_str(),
+            about.kind.as_str(),
+            about.event,
+            about.repository,
+            record.lane,
+            record.refs,
+            about.delivery,
+            about.key_name,
+            about.identity,
+            about.coalescing_key,
+            about.received_at.as_millis(),
+            lease.map_or(record.not_before, |(_, until)| until).as_millis(),
+            stage,
+            lease.map(|(owner, _)| owner),
+            i64::from(lease.is_some()),
+            record.size,
+        ])?;
         self.cached(sql::INSERT_CONTENT)?.execute((
             id,
             &record.headers,
@@ -146,18 +146,18 @@ impl Queue<'_> {
         if let Err(full) = self.room.admit(self.totals, record.size - waiting.size) {
             return Ok(Err(full));
         }
-        self.cached(sql::REPLACE)?.execute(named_params! {
-            ":id": waiting.id.get(),
-            ":provider": about.provider.as_str(),
-            ":kind": about.kind.as_str(),
-            ":event": about.event,
-            ":refs": record.refs,
-            ":delivery": about.delivery,
-            ":key_name": about.key_name,
-            ":identity": about.identity,
-            ":received_at": about.received_at.as_millis(),
-            ":size": record.size,
-        })?;
+        self.cached(sql::REPLACE)?.execute(params![
+            waiting.id.get(),
+            about.provider.as_str(),
+            about.kind.as_str(),
+            about.event,
+            record.refs,
+            about.delivery,
+            about.key_name,
+            about.identity,
+            about.received_at.as_millis(),
+            record.size,
+        ])?;
         self.cached(sql::REPLACE_CONTENT)?.execute((
             waiting.id.get(),
             &record.headers,
@@ -278,8 +278,8 @@ impl Queue<'_> {
 
     /// If nothing of the repository is ready or leased, the oldest that waits has its turn.
     pub(super) fn give_turn(&self, held: &Held) -> rusqlite::Result<()> {
-        let Some(repository) = &held.repository else { return Ok(()) };
-        self.cached(sql::GIVE_TURN)?.execute((&held.hook, repository))?;
+        let Some(lane) = held.lane else { return Ok(()) };
+        self.cached(sql::GIVE_TURN)?.execute((lane,))?;
         Ok(())
     }
 }

@@ -4,7 +4,10 @@
 //! never changed once it was released; what comes later is appended. A file of a newer program is left
 //! alone.
 //!
-//! A delivery and its content are two rows, so that a change of state never writes the body again.
+//! A delivery and its content are two rows, so that a change of state never writes the body again. What
+//! decides how many pages a commit writes is how small the indexes are whose order is not that of time:
+//! hence the lanes, numbers that stand for hook and repository. Two that had the same number would wait
+//! for each other, and nothing worse.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,12 +25,13 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// 3 delivered, 4 dead. Of the rows of a repository that are 0, 1 or 2 at least one is not 0.
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE delivery (
-  id             INTEGER PRIMARY KEY AUTOINCREMENT,
+  id             INTEGER PRIMARY KEY,
   hook           TEXT NOT NULL,
   provider       TEXT NOT NULL,
   kind           TEXT NOT NULL,
   event          TEXT,
   repository     TEXT,
+  lane           INTEGER,           -- one for each repository of a hook
   refs           TEXT NOT NULL,     -- JSON, an array of strings
   delivery       TEXT NOT NULL,
   key_name       TEXT,
@@ -54,8 +58,12 @@ CREATE TABLE content (
   body    BLOB NOT NULL             -- sqlar_uncompress(body, length)
 ) STRICT;
 
-CREATE INDEX delivery_waiting ON delivery (hook, repository, id) WHERE state = 0;
-CREATE INDEX delivery_head ON delivery (hook, repository, id) WHERE state IN (1, 2);
+-- The last number that was given.
+CREATE TABLE counter (last INTEGER NOT NULL) STRICT;
+INSERT INTO counter VALUES (0);
+
+CREATE INDEX delivery_waiting ON delivery (lane, id) WHERE state = 0;
+CREATE INDEX delivery_head ON delivery (lane, id) WHERE state IN (1, 2);
 CREATE INDEX delivery_due ON delivery (hook, due_at, id) WHERE state = 1;
 CREATE INDEX delivery_lease ON delivery (due_at) WHERE state = 2;
 CREATE UNIQUE INDEX delivery_coalescing ON delivery (hook, coalescing_key)
@@ -114,6 +122,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // A connection that is given up because the disk failed must not write when it is closed.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // Or else a statement is compiled anew for each value that could decide whether an index serves it.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "trusted_schema", false)?;
     Ok(conn)
 }

@@ -15,6 +15,7 @@ use super::SpoolConfig;
 use super::codec::Stage;
 use super::queue::Queue;
 use super::schema::BUSY_TIMEOUT;
+use super::sql;
 use crate::proxy::spool::{Limit, SpoolError, SpoolErrorKind, State};
 use crate::time::Timestamp;
 
@@ -31,6 +32,8 @@ pub(super) struct Totals {
     states: [Total; State::ALL.len()],
     /// The leases that were given.
     pub(super) attempts: u64,
+    /// The last number that was given.
+    pub(super) last_id: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +45,8 @@ pub(super) struct Total {
 impl Totals {
     /// Counts what is there: one pass over the rows, without their content.
     pub(super) fn count(conn: &Connection, attempts: u64) -> rusqlite::Result<Self> {
-        let mut totals = Self { attempts, ..Self::default() };
+        let last_id = conn.query_row(sql::LAST_ID, (), |row| row.get(0))?;
+        let mut totals = Self { attempts, last_id, ..Self::default() };
         let mut select =
             conn.prepare("SELECT state, count(*), sum(size) FROM delivery GROUP BY state")?;
         let mut rows = select.query(())?;

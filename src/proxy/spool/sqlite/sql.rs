@@ -6,7 +6,7 @@
 /// The columns of [`Held`](super::rows::Held).
 macro_rules! held {
     () => {
-        "id, hook, repository, coalescing_key, state, received_at, queued_at, attempts, size"
+        "id, hook, lane, coalescing_key, state, received_at, queued_at, attempts, size"
     };
 }
 
@@ -126,15 +126,15 @@ pub(super) const OLDEST_OF_HISTORY: &str = concat!(
 pub(super) const YOUNGEST: &str = "\
     SELECT id, state, identity FROM (\
       SELECT * FROM (SELECT id, state, identity FROM delivery \
-        WHERE hook = ?1 AND repository = ?2 AND state = 0 ORDER BY id DESC LIMIT 1) \
+        WHERE lane = ?1 AND state = 0 ORDER BY id DESC LIMIT 1) \
       UNION ALL \
       SELECT * FROM (SELECT id, state, identity FROM delivery \
-        WHERE hook = ?1 AND repository = ?2 AND state IN (1, 2) ORDER BY id DESC LIMIT 1)\
+        WHERE lane = ?1 AND state IN (1, 2) ORDER BY id DESC LIMIT 1)\
     ) ORDER BY id DESC LIMIT 1";
 
 /// Among those that wait, are ready or leased there is always one that does not wait.
 pub(super) const HAS_PENDING: &str =
-    "SELECT 1 FROM delivery WHERE hook = ?1 AND repository = ?2 AND state IN (1, 2) LIMIT 1";
+    "SELECT 1 FROM delivery WHERE lane = ?1 AND state IN (1, 2) LIMIT 1";
 
 pub(super) const DUE: &str = "SELECT due_at, id, size FROM delivery \
     WHERE hook = ?1 AND state = 1 AND due_at <= ?2 ORDER BY due_at, id LIMIT ?3";
@@ -148,18 +148,16 @@ pub(super) const NEXT_LEASE_END: &str =
 pub(super) const OLDEST: &str =
     "SELECT queued_at FROM delivery WHERE state IN (0, 1, 2) ORDER BY queued_at LIMIT 1";
 
-pub(super) const INSERT: &str = "INSERT INTO delivery (hook, provider, kind, event, repository, \
-    refs, delivery, key_name, identity, coalescing_key, received_at, queued_at, due_at, state, \
-    attempts, owner, lease, size) VALUES (:hook, :provider, :kind, :event, :repository, :refs, \
-    :delivery, :key_name, :identity, :coalescing_key, :received_at, :received_at, :due_at, \
-    :state, :lease, :owner, :lease, :size)";
+pub(super) const INSERT: &str = "INSERT INTO delivery (id, hook, provider, kind, event, repository, \
+    lane, refs, delivery, key_name, identity, coalescing_key, received_at, queued_at, due_at, state, \
+    owner, attempts, lease, size) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+    ?13, ?14, ?15, ?16, ?17, ?17, ?18)";
 
 pub(super) const INSERT_CONTENT: &str =
     "INSERT INTO content (id, headers, length, crc, body) VALUES (?1, ?2, ?3, ?4, ?5)";
 
-pub(super) const REPLACE: &str = "UPDATE delivery SET provider = :provider, kind = :kind, \
-    event = :event, refs = :refs, delivery = :delivery, key_name = :key_name, \
-    identity = :identity, received_at = :received_at, size = :size WHERE id = :id";
+pub(super) const REPLACE: &str = "UPDATE delivery SET provider = ?2, kind = ?3, event = ?4, \
+    refs = ?5, delivery = ?6, key_name = ?7, identity = ?8, received_at = ?9, size = ?10 WHERE id = ?1";
 
 pub(super) const REPLACE_CONTENT: &str =
     "UPDATE content SET headers = ?2, length = ?3, crc = ?4, body = ?5 WHERE id = ?1";
@@ -187,13 +185,16 @@ pub(super) const DELETE: &str = "DELETE FROM delivery WHERE id = ?1";
 pub(super) const DELETE_CONTENT: &str = "DELETE FROM content WHERE id = ?1";
 
 pub(super) const TAKE_TURN: &str = "UPDATE delivery SET state = 0 \
-    WHERE hook = ?1 AND repository = ?2 AND state IN (1, 2) AND state = 1";
+    WHERE lane = ?1 AND state IN (1, 2) AND state = 1";
 
 pub(super) const GIVE_TURN: &str = "UPDATE delivery SET state = 1 WHERE id = (\
-      SELECT id FROM delivery WHERE hook = ?1 AND repository = ?2 AND state = 0 \
-      ORDER BY id LIMIT 1) \
-    AND NOT EXISTS (\
-      SELECT 1 FROM delivery WHERE hook = ?1 AND repository = ?2 AND state IN (1, 2))";
+      SELECT id FROM delivery WHERE lane = ?1 AND state = 0 ORDER BY id LIMIT 1) \
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE lane = ?1 AND state IN (1, 2))";
+
+pub(super) const LAST_ID: &str =
+    "SELECT max(last, (SELECT ifnull(max(id), 0) FROM delivery)) FROM counter";
+
+pub(super) const SET_LAST_ID: &str = "UPDATE counter SET last = ?1";
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,7 @@ use super::job::{Job, Message};
 use super::queue::Queue;
 use super::schema;
 use super::space::{Tidied, Totals, checkpoint, free_bytes, tidy};
+use super::sql;
 use crate::proxy::spool::{SpoolError, SpoolErrorKind, State};
 use crate::time::Timestamp;
 
@@ -152,6 +153,9 @@ impl Open {
         }
         if queue.totals.of(State::Delivered).bytes > config.history_bytes {
             queue.trim_history(config.history_bytes, None, TRIM_AT_MOST)?;
+        }
+        if totals.last_id != self.totals.last_id {
+            tx.prepare_cached(sql::SET_LAST_ID)?.execute((totals.last_id,))?;
         }
         tx.commit()?;
         self.totals = totals;
