@@ -5,6 +5,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`telemetry`], [`limit`], [`tls`], [`head`], [`unread`] | metrics and logs; connection limits; TLS; what a head may be; `Connection: close` |
+//! | [`spool`] | where deliveries wait until the service has them |
 //! | [`upstream`] | the service behind the gate, and how a delivery is sent to it |
 //! | [`config`] | what the sidecar is told |
 //! | [`dispatch`] | what happens to a delivery that passed the gate |
@@ -20,6 +21,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod unread;
 
+pub mod spool;
 pub mod upstream;
 
 pub mod config;
