@@ -70,6 +70,11 @@ impl CoalesceKey {
         other.0.iter().all(|scope| self.0.binary_search(scope).is_ok())
     }
 
+    /// One word for it, the same for the same key: 64 hexadecimal digits.
+    pub fn to_word(&self) -> String {
+        data_encoding::HEXLOWER.encode(&digest("coalesce key", &[], self.0.as_flattened()))
+    }
+
     /// The digests that it is made of.
     pub(super) fn scopes(&self) -> &[Digest] {
         &self.0
@@ -97,6 +102,11 @@ impl Identity {
             Some(id) => digest("delivery with id", &[hook.as_bytes(), body], id.as_bytes()),
             None => digest("delivery", &[hook.as_bytes()], body),
         })
+    }
+
+    /// The digest.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -162,6 +172,7 @@ mod tests {
         };
         let main = key("h", "r", "push", &["main"]);
         assert_eq!(main, key("h", "r", "push", &["main", "main"]));
+        assert_eq!(main.to_word(), key("h", "r", "push", &["main", "main"]).to_word());
         assert_eq!(key("h", "r", "push", &["a", "b"]), key("h", "r", "push", &["b", "a"]));
         for other in [
             key("g", "r", "push", &["main"]),
@@ -173,6 +184,7 @@ mod tests {
             key("h", "rp", "ush", &["main"]),
         ] {
             assert!(main != other && !main.covers(&other) && !other.covers(&main));
+            assert_ne!(main.to_word(), other.to_word());
         }
     }
 

@@ -31,6 +31,9 @@
 //!    when there is none, a push that would need it is refused, before anything was promised. A push
 //!    that was held is never dropped.
 //!
+//! Where held pushes are kept in a durable queue that has rules of its own, [`Intervals`] says when the
+//! next may go.
+//!
 //! # Duplicates
 //!
 //! [`Duplicates`] tells a delivery that comes again from one that only looks like it.
@@ -49,10 +52,12 @@
 
 mod coalescer;
 mod duplicates;
+mod intervals;
 mod key;
 
 pub use coalescer::{Coalescer, Decision, Due, Pace, Sending};
 pub use duplicates::{Arrival, Duplicates, Pending};
+pub use intervals::Intervals;
 pub use key::{ChangedRefs, CoalesceKey, Identity, KeyBy};
 
 use std::time::{Duration, Instant};

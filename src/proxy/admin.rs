@@ -7,7 +7,10 @@
 //! | `/metrics` | the metrics, in the text format of OpenMetrics |
 //!
 //! The gate is ready when it has a key for every hook that is enabled and is not shutting down. A key
-//! file that was spoilt later does not make it unready, since the last good keys stay in force.
+//! file that was spoilt later does not make it unready, since the last good keys stay in force. Nor
+//! does a service that is down, as long as the spool takes what comes; when it does not, deliveries can
+//! still go directly, so only both together do. What is wrong without being in the way is told after
+//! `ready`.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -29,29 +32,41 @@ pub struct Admin(Arc<Inner>);
 
 struct Inner {
     metrics: Arc<Metrics>,
-    missing: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+/// Whether deliveries can come in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// What keeps the gate from being ready, in sentences; nothing means ready.
+    pub missing: Vec<String>,
+    /// What is wrong beside that.
+    pub warnings: Vec<String>,
 }
 
 impl Admin {
-    /// `missing` says what keeps the gate from being ready, in sentences; nothing means ready.
+    /// `readiness` is asked for each probe, and must not block.
     pub fn new(
         metrics: Arc<Metrics>,
-        missing: impl Fn() -> Vec<String> + Send + Sync + 'static,
+        readiness: impl Fn() -> Readiness + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(Inner { metrics, missing: Box::new(missing) }))
+        Self(Arc::new(Inner { metrics, readiness: Box::new(readiness) }))
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let (status, media_type, body) = match request.uri().path() {
             "/live" => (StatusCode::OK, "text/plain; charset=utf-8", "live\n".into()),
             "/ready" => {
-                let missing = (self.0.missing)();
-                if missing.is_empty() {
-                    (StatusCode::OK, "text/plain; charset=utf-8", "ready\n".into())
+                let Readiness { missing, warnings } = (self.0.readiness)();
+                let is_ready = missing.is_empty();
+                let (status, word) = if is_ready {
+                    (StatusCode::OK, "ready")
                 } else {
-                    let body = format!("not ready\n{}\n", missing.join("\n"));
-                    (StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", body)
-                }
+                    (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+                };
+                let lines = [word.to_owned()].into_iter().chain(missing).chain(warnings);
+                let body = lines.map(|line| line + "\n").collect();
+                (status, "text/plain; charset=utf-8", body)
             }
             "/metrics" => (StatusCode::OK, METRICS_CONTENT_TYPE, self.0.metrics.encode()),
             _ => {
@@ -125,12 +140,20 @@ mod tests {
         let is_ready = ready.clone();
         let metrics = Arc::new(Metrics::new(Timestamp::from_millis(0)));
         let mut admin = Admin::new(metrics, move || {
-            if is_ready.load(Ordering::Relaxed) { Vec::new() } else { vec!["no key".into()] }
+            let missing =
+                if is_ready.load(Ordering::Relaxed) { Vec::new() } else { vec!["no key".into()] };
+            Readiness { missing, warnings: vec!["the spool is full".into()] }
         });
         assert_eq!(get(&mut admin, Method::GET, "/live"), (200, "live\n".into()));
-        assert_eq!(get(&mut admin, Method::GET, "/ready"), (503, "not ready\nno key\n".into()));
+        assert_eq!(
+            get(&mut admin, Method::GET, "/ready"),
+            (503, "not ready\nno key\nthe spool is full\n".into())
+        );
         ready.store(true, Ordering::Relaxed);
-        assert_eq!(get(&mut admin, Method::GET, "/ready"), (200, "ready\n".into()));
+        assert_eq!(
+            get(&mut admin, Method::GET, "/ready"),
+            (200, "ready\nthe spool is full\n".into())
+        );
         let (status, metrics) = get(&mut admin, Method::GET, "/metrics");
         assert!(status == 200 && metrics.contains("hookgate_build_info"), "{metrics}");
         for path in ["/", "/metrics/", "/live/x", "/webhook"] {

@@ -2,7 +2,8 @@
 //!
 //! [`App::build`] makes what is missing (state folder, key files), reads the keys and binds the
 //! sockets; nothing is served yet. [`App::run`] serves, follows every file, and stops in this order:
-//! not ready, wait, stop accepting, finish what is open within the grace period.
+//! not ready, wait, stop accepting, finish what is open within the grace period, take up nothing more of
+//! the spool, finish what is being sent, close the spool.
 //!
 //! When the configuration changes, a good one is in force for the next request: hooks, keys, upstreams
 //! and limits of single requests. What is bound or sized at the start (addresses, the state folder,
@@ -15,22 +16,27 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use http::uri::PathAndQuery;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch as signal};
 use tower::Layer;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 
-use super::admin::Admin;
+use super::admin::{Admin, Readiness};
 use super::config::{Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
-use super::dispatch::{Dispatch, Pacer, Sender, Target, TargetPath};
+use super::dispatch::{
+    Dispatch, Durable, Link, OWNER, Pacer, Running, Sender, Settings, Target, TargetPath,
+};
 use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
+use super::spool::{Health, OpenError, Spool, SqliteSpool, State, Status};
 use super::stack::{Hook, Stack, Table};
-use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample};
+use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample, SpoolSample};
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
 use super::upstream::{Upstream, UpstreamConfig};
@@ -40,16 +46,21 @@ use crate::gate::{Budget, GateError, GateLayer};
 use crate::key::{KeyState, Use};
 use crate::keystore::{KeyStore, create_key_file, create_private_folder};
 use crate::switch::Switch;
+use crate::time::Timestamp;
 use crate::watch::{self, Reading, Take, WatchGuard, Watcher};
 
 /// A sidecar whose sockets are bound.
-#[derive(Debug)]
 pub struct App {
     shared: Arc<Shared>,
     deliveries: Listener,
     probes: Option<Listener>,
+    /// Ends when nothing of the spool is under way any more.
+    finished: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     _lock: File,
 }
+
+/// How often the spool is asked how it is.
+const SPOOL_LOOK: Duration = Duration::from_secs(1);
 
 /// How a sidecar stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +84,7 @@ struct Shared {
     listeners: Vec<Arc<ListenStats>>,
     connection_limit: usize,
     stopping: AtomicBool,
+    spool: Option<SpoolParts>,
     watcher: Watcher,
     /// The files beside the key files that are followed.
     following: Mutex<HashMap<PathBuf, WatchGuard>>,
@@ -82,6 +94,17 @@ struct Shared {
     runtime: tokio::runtime::Handle,
 }
 
+/// The spool and what belongs to it.
+struct SpoolParts {
+    spool: Arc<SqliteSpool>,
+    /// As it was when it was last asked.
+    status: ArcSwapOption<Status>,
+    /// Held by whatever is under way; none when the gate stops.
+    running: Mutex<Option<Running>>,
+    /// Whether the leases of an earlier life were given back.
+    released: signal::Sender<bool>,
+}
+
 /// What the configuration in force is made of, kept where a new one says the same.
 struct Live {
     config: Config,
@@ -89,6 +112,8 @@ struct Live {
     upstreams: Vec<Upstream>,
     switches: HashMap<String, Switch>,
     pacers: HashMap<String, Arc<Pacer>>,
+    durables: HashMap<String, Arc<Durable>>,
+    links: Vec<(Option<UpstreamConfig>, Arc<Link>)>,
 }
 
 impl App {
@@ -130,16 +155,21 @@ impl App {
             })?),
             None => None,
         };
+        let spool = match &config.spool {
+            Some(config) => Some(Arc::new(SqliteSpool::open(config.clone())?)),
+            None => None,
+        };
+        let (running, finished) = Running::new();
+        let spool = spool.map(|spool| SpoolParts {
+            spool,
+            status: ArcSwapOption::empty(),
+            running: Mutex::new(Some(running)),
+            released: signal::Sender::new(false),
+        });
         let watcher = Watcher::spawn().map_err(AppError::Watcher)?;
         let metrics = Arc::new(Metrics::new(SystemClock.now()));
         let elsewhere = metrics.without_hook();
-        let live = Live {
-            config,
-            stores: HashMap::new(),
-            upstreams: Vec::new(),
-            switches: HashMap::new(),
-            pacers: HashMap::new(),
-        };
+        let live = Live::new(config);
         let shared = Arc::new_cyclic(|weak| Shared {
             following: Mutex::default(),
             weak: weak.clone(),
@@ -154,6 +184,7 @@ impl App {
             listeners: vec![deliveries.stats()],
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
+            spool,
             watcher,
             metrics,
         });
@@ -163,7 +194,7 @@ impl App {
         shared.stack.replace(table);
         let weak = Arc::downgrade(&shared);
         shared.metrics.sample_with(move || sample(&weak));
-        Ok(Self { shared, deliveries, probes, _lock: lock })
+        Ok(Self { shared, deliveries, probes, finished: Box::pin(finished), _lock: lock })
     }
 
     /// Where deliveries are taken.
@@ -198,11 +229,12 @@ impl App {
     ///
     /// Dropping the future cuts every connection at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Stopped {
-        let Self { shared, deliveries, probes, _lock } = self;
+        let Self { shared, deliveries, probes, finished, _lock } = self;
         shared.follow_files(&shared.live().config.clone());
+        let watching = shared.open_spool().await;
         let probing = probes.map(|probes| {
             let weak = Arc::downgrade(&shared);
-            let admin = Admin::new(shared.metrics.clone(), move || missing(&weak));
+            let admin = Admin::new(shared.metrics.clone(), move || readiness(&weak));
             tokio::spawn(probes.serve(admin, std::future::pending()))
         });
         let (stop, stopped) = oneshot::channel::<()>();
@@ -220,6 +252,14 @@ impl App {
         let draining = Instant::now();
         let cut = serving.await.unwrap_or_default();
         shared.flush(draining.elapsed()).await;
+        if !shared.close_spool(draining, finished).await {
+            tracing::warn!(
+                "the grace period ended with calls under way: their deliveries are sent again"
+            );
+        }
+        if let Some(watching) = watching {
+            watching.abort();
+        }
         // Probes are answered until the last delivery is.
         if let Some(probing) = probing {
             probing.abort();
@@ -229,6 +269,18 @@ impl App {
 }
 
 impl Live {
+    fn new(config: Config) -> Self {
+        Self {
+            config,
+            stores: HashMap::new(),
+            upstreams: Vec::new(),
+            switches: HashMap::new(),
+            pacers: HashMap::new(),
+            durables: HashMap::new(),
+            links: Vec::new(),
+        }
+    }
+
     /// The store of a key file: the one that there is, or a new one.
     fn store(&mut self, before: &Self, path: &Path, new: impl FnOnce() -> KeyStore) -> KeyStore {
         let known = self.stores.get(path).or_else(|| before.stores.get(path)).cloned();
@@ -258,13 +310,7 @@ impl Shared {
     /// What can fail comes first, so that a bad configuration changes nothing.
     fn build_hooks(&self, config: &Config) -> Result<Table, (String, GateError)> {
         let mut live = self.live();
-        let mut next = Live {
-            config: config.clone(),
-            stores: HashMap::new(),
-            upstreams: Vec::new(),
-            switches: HashMap::new(),
-            pacers: HashMap::new(),
-        };
+        let mut next = Live::new(config.clone());
         let mut layers = Vec::new();
         for hook in &config.hooks {
             let keys = next.store(&live, &hook.key_file, || {
@@ -286,8 +332,21 @@ impl Shared {
         let mut table = Table::new();
         for (hook, layer) in config.hooks.iter().zip(layers) {
             next.switches[&hook.name].set(hook.enabled);
-            let pacer = self.pacer(hook, &live, &mut next);
-            table.push(self.hook(hook, layer, pacer));
+            let dispatch = match &self.spool {
+                Some(spool) => Dispatch::durable(self.durable(hook, spool, &live, &mut next)),
+                None => Dispatch::new(self.pacer(hook, &live, &mut next)),
+            };
+            table.push(self.hook(hook, layer, dispatch));
+        }
+        for (upstream, link) in &next.links {
+            let hooks = config.hooks.iter().filter(|hook| hook.upstream == *upstream);
+            let durables = hooks.filter_map(|hook| next.durables.get(&hook.name));
+            link.serve(durables.map(Arc::downgrade).collect());
+        }
+        for (_, link) in &live.links {
+            if !next.links.iter().any(|(_, kept)| Arc::ptr_eq(kept, link)) {
+                link.stop();
+            }
         }
         for (name, pacer) in live.pacers.drain() {
             let kept = next.pacers.get(&name).is_some_and(|kept| Arc::ptr_eq(kept, &pacer));
@@ -297,6 +356,67 @@ impl Shared {
         }
         *live = next;
         Ok(table)
+    }
+
+    /// What takes in the deliveries of a hook: what there is, told what holds now, or a new one.
+    fn durable(
+        &self,
+        hook: &HookConfig,
+        spool: &SpoolParts,
+        live: &Live,
+        next: &mut Live,
+    ) -> Arc<Durable> {
+        let settings = Settings {
+            sender: self.sender(hook, live, next),
+            paces: hook.paces.clone(),
+            mode: hook.delivery,
+            answer_within: next.config.answer_within,
+            max_age: next.config.max_age,
+            link: self.link(hook, spool, live, next),
+        };
+        let durable = match live.durables.get(&hook.name) {
+            Some(durable) => {
+                durable.update(settings);
+                durable.clone()
+            }
+            None => {
+                let running = spool.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                // There is none only when the gate stops, and then nobody waits for it either.
+                let running = running.unwrap_or_else(|| Running::new().0);
+                let spool: Arc<dyn Spool> = spool.spool.clone();
+                Arc::new(Durable::new(&hook.name, spool, settings, running))
+            }
+        };
+        next.durables.insert(hook.name.clone(), durable.clone());
+        durable
+    }
+
+    /// The way to a hook's service, with the worker that there is already.
+    fn link(
+        &self,
+        hook: &HookConfig,
+        spool: &SpoolParts,
+        live: &Live,
+        next: &mut Live,
+    ) -> Arc<Link> {
+        let mut known = next.links.iter().chain(&live.links);
+        let known = known.find(|(upstream, _)| *upstream == hook.upstream).cloned();
+        let (upstream, link) = known.unwrap_or_else(|| {
+            let name = hook.upstream.as_ref().map_or_else(|| "stdout".into(), |it| it.origin());
+            let link = Link::new(name, next.config.concurrency);
+            let (weak, sends) = (Arc::downgrade(&link), spool.spool.clone());
+            let mut released = spool.released.subscribe();
+            self.runtime.spawn(async move {
+                // Whether it was done or can no longer be: whatever is still leased is given back later.
+                drop(released.wait_for(|released| *released).await);
+                Link::run(weak, sends).await;
+            });
+            (hook.upstream.clone(), link)
+        });
+        if !next.links.iter().any(|(_, known)| Arc::ptr_eq(known, &link)) {
+            next.links.push((upstream, link.clone()));
+        }
+        link
     }
 
     /// The pacer of a hook: the one that there is, told where to send now, or a new one.
@@ -337,7 +457,11 @@ impl Shared {
             mark_azure_devops: hook.mark_azure_devops,
             signing_keys,
         });
-        Sender { target, metrics: self.metrics.hook(&hook.name) }
+        Sender {
+            target,
+            parse_options: parse_options(hook),
+            metrics: self.metrics.hook(&hook.name),
+        }
     }
 
     fn gate(
@@ -347,11 +471,6 @@ impl Shared {
         keys: KeyStore,
         switch: Switch,
     ) -> Result<GateLayer, GateError> {
-        let mut options = ParseOptions::default();
-        options.event_header.clone_from(&hook.generic_event_header);
-        if !hook.generic_push_events.is_empty() {
-            options.push_events.clone_from(&hook.generic_push_events);
-        }
         GateLayer::builder(keys)
             .providers(hook.providers)
             .schemes(hook.schemes.clone())
@@ -363,15 +482,14 @@ impl Shared {
             .max_body(config.limits.max_body)
             .body_deadline(config.limits.body_deadline)
             .budget(self.budget.clone())
-            .parse_options(options)
+            .parse_options(parse_options(hook))
             .rules(hook.rules.clone())
             .reindex_all(hook.reindex_all)
             .build()
     }
 
-    fn hook(&self, hook: &HookConfig, layer: GateLayer, pacer: Arc<Pacer>) -> Hook {
+    fn hook(&self, hook: &HookConfig, layer: GateLayer, dispatch: Dispatch) -> Hook {
         let metrics = self.metrics.hook(&hook.name);
-        let dispatch = Dispatch::new(pacer);
         let limit = GlobalConcurrencyLimitLayer::with_semaphore(self.in_flight.clone());
         let behind = LoadShedLayer::new().layer(limit.layer(dispatch));
         Hook {
@@ -380,6 +498,77 @@ impl Shared {
             gate: layer.layer(behind),
             metrics,
         }
+    }
+
+    /// Gives back what an earlier life was sending when it ended, and looks after the spool from then on.
+    async fn open_spool(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let parts = self.spool.as_ref()?;
+        match parts.spool.release(OWNER, SystemClock.now()).await {
+            Ok(0) => {}
+            Ok(deliveries) => {
+                tracing::info!(deliveries, "deliveries that were under way are sent again");
+            }
+            Err(error) => tracing::error!(%error, "deliveries that were under way stay so for now"),
+        }
+        self.look_at_spool().await;
+        if let Some(status) = &*parts.status.load() {
+            let (pending, dead) = (status.pending, status.dead);
+            tracing::info!(pending, dead, "spool is open");
+        }
+        parts.released.send_replace(true);
+        let weak = self.weak.clone();
+        Some(tokio::spawn(async move {
+            while let Some(shared) = weak.upgrade() {
+                shared.look_at_spool().await;
+                drop(shared);
+                tokio::time::sleep(SPOOL_LOOK).await;
+            }
+        }))
+    }
+
+    /// Keeps what probes and scrapes are told, and logs what has changed.
+    async fn look_at_spool(&self) {
+        let Some(parts) = &self.spool else { return };
+        let Ok(status) = parts.spool.status().await else { return };
+        let before = parts.status.load();
+        let health = |status: &Status| status.health.clone();
+        if before.as_deref().map(health).unwrap_or(Health::Open) != status.health {
+            match &status.health {
+                Health::Full(limit) => {
+                    tracing::error!(%limit, "the spool is full: what would have to wait is answered 503");
+                }
+                Health::Failed(reason) => {
+                    tracing::error!(
+                        reason,
+                        "the spool cannot be used: deliveries go directly or not at all"
+                    );
+                }
+                Health::Open => tracing::info!("the spool takes deliveries again"),
+                Health::Closed => {}
+            }
+        }
+        parts.status.store(Some(Arc::new(status)));
+    }
+
+    /// Finishes what is under way, as far as the grace period goes, and closes the spool. Whether all was
+    /// finished.
+    async fn close_spool(&self, draining: Instant, finished: impl Future<Output = ()>) -> bool {
+        let Some(parts) = &self.spool else { return true };
+        let grace = {
+            let mut live = self.live();
+            for (_, link) in &live.links {
+                link.stop();
+            }
+            // They hold what is waited for.
+            live.durables.clear();
+            live.config.limits.grace_period
+        };
+        self.stack.replace(Table::new());
+        drop(parts.running.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let rest = grace.saturating_sub(draining.elapsed()).max(Duration::from_millis(100));
+        let is_finished = tokio::time::timeout(rest, finished).await.is_ok();
+        parts.spool.close().await;
+        is_finished
     }
 
     /// Sends what is held, as far as the grace period goes of which so much is over.
@@ -485,6 +674,12 @@ impl Shared {
     }
 }
 
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("deliveries", &self.deliveries).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
@@ -516,10 +711,20 @@ fn lock(folder: &Path) -> Result<File, AppError> {
     }
 }
 
-fn missing(shared: &Weak<Shared>) -> Vec<String> {
-    let Some(shared) = shared.upgrade() else { return vec!["stopping".into()] };
+fn parse_options(hook: &HookConfig) -> ParseOptions {
+    let mut options = ParseOptions::default();
+    options.event_header.clone_from(&hook.generic_event_header);
+    if !hook.generic_push_events.is_empty() {
+        options.push_events.clone_from(&hook.generic_push_events);
+    }
+    options
+}
+
+fn readiness(shared: &Weak<Shared>) -> Readiness {
+    let stopping = || Readiness { missing: vec!["stopping".into()], warnings: Vec::new() };
+    let Some(shared) = shared.upgrade() else { return stopping() };
     if shared.stopping.load(Ordering::Relaxed) {
-        return vec!["stopping".into()];
+        return stopping();
     }
     let live = shared.live();
     let now = SystemClock.now();
@@ -530,7 +735,48 @@ fn missing(shared: &Weak<Shared>) -> Vec<String> {
                 store.load().keys().all(|key| key.state(now) != KeyState::Active)
             })
     });
-    without_key.map(|hook| format!("hook {} has no active key", hook.name)).collect()
+    let missing = without_key.map(|hook| format!("hook {} has no active key", hook.name));
+    let mut readiness = Readiness { missing: missing.collect(), warnings: Vec::new() };
+    let status = shared.spool.as_ref().and_then(|parts| parts.status.load_full());
+    let Some(status) = status else { return readiness };
+    let trouble = match &status.health {
+        Health::Full(limit) => format!("the spool is full: {limit}"),
+        Health::Failed(reason) => format!("the spool cannot be used: {reason}"),
+        Health::Open | Health::Closed => String::new(),
+    };
+    let down = live.links.iter().find(|(_, link)| !link.is_up()).map(|(_, link)| link.name());
+    let set_aside = status.set_aside.iter();
+    let warnings = set_aside.map(|name| format!("a damaged spool was set aside as {name}"));
+    readiness.warnings.extend(warnings);
+    match down {
+        _ if trouble.is_empty() => {}
+        None => readiness.warnings.push(trouble),
+        Some(upstream) => {
+            readiness.missing.push(format!("{trouble}, and upstream {upstream} is down"));
+        }
+    }
+    readiness
+}
+
+fn spool_sample(status: &Status, now: Timestamp) -> SpoolSample {
+    let count = |state| match state {
+        State::Pending => status.pending,
+        State::Leased => status.leased,
+        State::Delivered => status.delivered,
+        State::Dead => status.dead,
+    };
+    SpoolSample {
+        records: State::ALL.map(|state| (state.as_str(), count(state))).into(),
+        oldest_age: status.oldest.map(|oldest| now.since(oldest)).unwrap_or_default(),
+        bytes: status.bytes,
+        limit_bytes: status.max_bytes,
+        history_bytes: status.history_bytes,
+        file_bytes: status.file_bytes,
+        free_bytes: status.free_bytes,
+        attempts: status.attempts,
+        is_usable: matches!(status.health, Health::Open | Health::Full(_)),
+        is_full: matches!(status.health, Health::Full(_)),
+    }
 }
 
 fn sample(shared: &Weak<Shared>) -> Sample {
@@ -580,7 +826,17 @@ fn sample(shared: &Weak<Shared>) -> Sample {
             ("cut", get(&stats.cut)),
         ]);
     }
+    let mut upstreams: Vec<(String, bool)> = Vec::new();
+    for (_, link) in &live.links {
+        match upstreams.iter_mut().find(|(name, _)| name == link.name()) {
+            Some((_, up)) => *up &= link.is_up(),
+            None => upstreams.push((link.name().to_owned(), link.is_up())),
+        }
+    }
+    let status = shared.spool.as_ref().and_then(|parts| parts.status.load_full());
     Sample {
+        spool: status.map(|status| spool_sample(&status, now)),
+        upstreams,
         in_flight: shared.in_flight_limit.saturating_sub(free) as u64,
         in_flight_limit: shared.in_flight_limit as u64,
         unverified_bytes: shared.budget.used() as u64,
@@ -602,6 +858,8 @@ pub enum AppError {
     Listen(ListenError),
     /// The certificate cannot be used.
     Tls(TlsError),
+    /// The spool cannot be opened.
+    Spool(OpenError),
     /// The thread that follows files cannot be started.
     Watcher(io::Error),
     /// What a hook is told does not fit together.
@@ -619,6 +877,7 @@ impl fmt::Display for AppError {
             ),
             Self::Listen(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
+            Self::Spool(error) => error.fmt(f),
             Self::Watcher(_) => f.write_str("cannot start the thread that follows files"),
             Self::Hook(hook, error) => write!(f, "hook {hook}: {error}"),
         }
@@ -631,6 +890,7 @@ impl std::error::Error for AppError {
             Self::State(_, error) | Self::Watcher(error) => Some(error),
             Self::Listen(error) => error.source(),
             Self::Tls(error) => error.source(),
+            Self::Spool(error) => error.source(),
             Self::Locked(_) | Self::Hook(..) => None,
         }
     }
@@ -639,6 +899,12 @@ impl std::error::Error for AppError {
 impl From<ListenError> for AppError {
     fn from(error: ListenError) -> Self {
         Self::Listen(error)
+    }
+}
+
+impl From<OpenError> for AppError {
+    fn from(error: OpenError) -> Self {
+        Self::Spool(error)
     }
 }
 

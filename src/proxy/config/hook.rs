@@ -59,6 +59,8 @@ pub struct HookConfig {
     pub reindex_all: bool,
     /// How often the service hears of a change.
     pub paces: Paces,
+    /// Whether deliveries are tried before the host hears of them. Default: they are.
+    pub delivery: DeliveryMode,
     /// Further headers that the service gets. Default: none.
     pub forward_headers: ForwardHeaders,
     /// The header in which the generic provider signs.
@@ -68,6 +70,16 @@ pub struct HookConfig {
     /// The events of the generic provider that are pushes.
     pub generic_push_events: Vec<String>,
     pub(super) at: Span,
+}
+
+/// When the deliveries of a hook are sent, if there is a spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeliveryMode {
+    /// At once; the spool takes what the service does not.
+    #[default]
+    Direct,
+    /// From the spool: the host hears 202 as soon as a delivery is there.
+    Spool,
 }
 
 /// How often deliveries of a hook are sent.
@@ -161,6 +173,7 @@ impl HookConfig {
                 coalesce_by: KeyBy::default(),
                 dedupe_window: Duration::from_secs(3600),
             },
+            delivery: DeliveryMode::default(),
             forward_headers: ForwardHeaders::default(),
             generic_header: None,
             generic_event_header: None,
@@ -245,6 +258,8 @@ pub(super) fn check(
         pace.max_send = defaults.timeout.saturating_mul(2).max(pace.max_send);
         hook.paces.coalesce = Some(pace);
     }
+    let modes = [("direct", DeliveryMode::Direct), ("spool", DeliveryMode::Spool)];
+    hook.delivery = reader.value(raw.delivery, value::word(&modes)).unwrap_or_default();
     let bodies = [
         ("original", UpstreamBody::Original),
         ("json", UpstreamBody::Json),

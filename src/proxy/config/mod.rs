@@ -25,9 +25,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, Problem};
-pub use hook::{HookConfig, Paces};
+pub use hook::{DeliveryMode, HookConfig, Paces};
 use raw::RawConfig;
 use value::{Print, Reader};
+
+use super::spool::SpoolConfig;
 
 /// The largest configuration file that is read: 1 MiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -64,6 +66,16 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// The limits.
     pub limits: Limits,
+    /// Where deliveries wait until the service has them; `None` to keep none. Default: in the state
+    /// folder.
+    pub spool: Option<SpoolConfig>,
+    /// After this time a delivery is given up that does not arrive. Default: 7 days.
+    pub max_age: Duration,
+    /// By then a host hears of its delivery, whatever the service does, if there is a spool. Default:
+    /// 3.5 s, since Gitea waits for 5 s.
+    pub answer_within: Duration,
+    /// Calls to one service at the same time, if there is a spool. Default: 256.
+    pub concurrency: usize,
     /// The hooks; at least one.
     pub hooks: Vec<HookConfig>,
     /// Other files that were read for this, such as certificate authorities.
@@ -161,13 +173,17 @@ impl Config {
             key: reader.path(tls.key_file),
         });
         let limits = check_limits(raw.limits, reader);
+        let max_age = reader.value(raw.spool.max_age.clone(), value::duration);
+        let spool = check_spool(raw.spool, &state_dir, reader);
+        let answer_within = reader.value(raw.upstream.answer_within.clone(), value::duration);
+        let concurrency = reader.count(raw.upstream.concurrency.clone());
         let defaults = hook::Defaults::new(raw.upstream, overrides, &state_dir, reader);
         let mut hooks: Vec<_> =
             raw.hook.into_iter().map(|raw| hook::check(raw, &defaults, reader)).collect();
         if hooks.is_empty() {
             hooks.push(HookConfig::default_with(&defaults));
         }
-        check_together(&hooks, reader);
+        check_together(&hooks, spool.is_some(), reader);
         let (also_read, prints) = reader.take_files();
         Self {
             file: overrides.config.clone(),
@@ -176,6 +192,10 @@ impl Config {
             state_dir,
             tls,
             limits,
+            spool,
+            max_age: max_age.unwrap_or(Duration::from_secs(7 * 24 * 3600)),
+            answer_within: answer_within.unwrap_or(Duration::from_millis(3500)),
+            concurrency: concurrency.unwrap_or(256),
             hooks,
             also_read,
             prints,
@@ -200,6 +220,8 @@ impl Config {
             ("health", self.health != next.health),
             ("state_dir", self.state_dir != next.state_dir),
             ("tls", self.tls != next.tls),
+            ("spool", self.spool != next.spool),
+            ("upstream.concurrency", self.concurrency != next.concurrency),
             (
                 "limits.unverified_bytes",
                 self.limits.unverified_bytes != next.limits.unverified_bytes,
@@ -249,10 +271,29 @@ fn check_limits(raw: raw::RawLimits, reader: &mut Reader<'_>) -> Limits {
     }
 }
 
+/// `None` if there is to be none.
+fn check_spool(
+    raw: raw::RawSpool,
+    state_dir: &Path,
+    reader: &mut Reader<'_>,
+) -> Option<SpoolConfig> {
+    let mut spool = SpoolConfig::new(state_dir.join("spool"));
+    spool.max_bytes = reader.value(raw.max_bytes, value::size).unwrap_or(spool.max_bytes);
+    spool.free_floor = reader.value(raw.min_free, value::any_size).unwrap_or(spool.free_floor);
+    spool.history_age = reader.value(raw.history, value::any_duration).unwrap_or(spool.history_age);
+    spool.history_bytes =
+        reader.value(raw.history_bytes, value::any_size).unwrap_or(spool.history_bytes);
+    raw.enabled.unwrap_or(true).then_some(spool)
+}
+
 /// What no hook can see alone.
-fn check_together(hooks: &[HookConfig], reader: &mut Reader<'_>) {
+fn check_together(hooks: &[HookConfig], has_spool: bool, reader: &mut Reader<'_>) {
     let mut names = HashSet::new();
     for hook in hooks {
+        if hook.delivery == DeliveryMode::Spool && !has_spool {
+            let text = format!("hook {} delivers from the spool, which is off", hook.name);
+            reader.problem(hook.at.clone(), text);
+        }
         if !names.insert(&hook.name) {
             reader.problem(hook.at.clone(), format!("two hooks have the name {}", hook.name));
         }

@@ -21,6 +21,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) upstream: RawUpstream,
     #[serde(default)]
+    pub(super) spool: RawSpool,
+    #[serde(default)]
     pub(super) hook: Vec<Spanned<RawHook>>,
 }
 
@@ -50,7 +52,20 @@ pub(super) struct RawLimits {
 pub(super) struct RawUpstream {
     pub(super) url: Text,
     pub(super) timeout: Text,
+    pub(super) answer_within: Text,
+    pub(super) concurrency: Option<Spanned<u32>>,
     pub(super) ca_file: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSpool {
+    pub(super) enabled: Option<bool>,
+    pub(super) max_bytes: Text,
+    pub(super) min_free: Text,
+    pub(super) max_age: Text,
+    pub(super) history: Text,
+    pub(super) history_bytes: Text,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +90,7 @@ pub(super) struct RawHook {
     pub(super) delay: Text,
     pub(super) dedupe_window: Text,
     pub(super) reindex_all: Option<bool>,
+    pub(super) delivery: Text,
     pub(super) upstream_path: Text,
     pub(super) upstream_key_file: Option<Spanned<PathBuf>>,
     pub(super) upstream_body: Text,

@@ -157,17 +157,26 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub(super) fn any_duration(text: &str) -> Result<Duration, &'static str> {
-    const EXPECTED: &str = "expected a length of time such as \"10s\", \"3500ms\" or \"1h\"";
+    const EXPECTED: &str =
+        "expected a length of time such as \"10s\", \"3500ms\", \"1h\" or \"7d\"";
+    // jiff knows no days without a calendar.
+    if let Some(days) = text.strip_suffix('d').and_then(|days| days.trim_end().parse::<u32>().ok())
+    {
+        return Ok(Duration::from_secs(u64::from(days) * 24 * 3600));
+    }
     let duration: jiff::SignedDuration = text.parse().map_err(|_| EXPECTED)?;
     Duration::try_from(duration).map_err(|_| EXPECTED)
 }
 
+const EXPECTED_SIZE: &str = "expected a size such as \"25MiB\", \"64KiB\" or \"1000000B\"";
+
 /// A size of at least one byte.
 pub(super) fn size(text: &str) -> Result<u64, &'static str> {
-    match text.parse::<ByteSize>() {
-        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
-        _ => Err("expected a size such as \"25MiB\", \"64KiB\" or \"1000000B\""),
-    }
+    any_size(text).and_then(|size| if size > 0 { Ok(size) } else { Err(EXPECTED_SIZE) })
+}
+
+pub(super) fn any_size(text: &str) -> Result<u64, &'static str> {
+    text.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| EXPECTED_SIZE)
 }
 
 pub(super) fn percent(text: &str) -> Result<u8, &'static str> {

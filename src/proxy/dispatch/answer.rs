@@ -8,9 +8,10 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
+use super::breaker::Verdict;
 use crate::delivery::Delivery;
 use crate::outcome::{OUTCOME_HEADER, Outcome};
-use crate::proxy::upstream::{UpstreamAnswer, UpstreamFailure};
+use crate::proxy::upstream::{FailureKind, UpstreamAnswer, UpstreamFailure};
 
 /// What became of a delivery; an extension of the answer.
 #[derive(Clone, Debug)]
@@ -57,6 +58,22 @@ impl Answer {
         Self { reason: Some(reason.into()), ..Self::new(Outcome::UpstreamFailed) }
     }
 
+    /// It is in the spool, and why it is there.
+    pub(super) fn queued(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: Some(reason.into()), ..Self::new(Outcome::Queued) }
+    }
+
+    /// There is no room for it.
+    pub(super) fn overloaded(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: Some(reason.into()), ..Self::new(Outcome::Overloaded) }
+    }
+
+    /// The same news under another outcome.
+    pub(super) fn turned(self, outcome: Outcome) -> Self {
+        let Self { reason, upstream_duration, .. } = self;
+        Self { reason, upstream_duration, ..Self::new(outcome) }
+    }
+
     /// One that no other attempt can change.
     pub(super) fn refused(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { is_final: true, ..Self::failed(reason) }
@@ -81,7 +98,18 @@ impl Answer {
         let status =
             if failure.is_late() { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
         let upstream_duration = Some(failure.elapsed());
-        Self { status, upstream_duration, ..Self::failed(failure.to_string()) }
+        // Such a path is none whenever it is tried.
+        let is_final = failure.kind() == FailureKind::Path;
+        Self { status, upstream_duration, is_final, ..Self::failed(failure.to_string()) }
+    }
+
+    /// What it says of the service.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self.upstream_duration {
+            Some(_) if self.is_success() || self.is_final => Verdict::Alive,
+            Some(_) => Verdict::Down { retry_after: self.retry_after },
+            None => Verdict::Unused,
+        }
     }
 
     /// Whether whoever it was for has it now.
@@ -115,7 +143,7 @@ impl Answer {
         if let Some(content_type) = content_type {
             headers.insert(CONTENT_TYPE, content_type);
         }
-        if outcome == Outcome::UpstreamFailed {
+        if matches!(outcome, Outcome::UpstreamFailed | Outcome::Overloaded) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
         if let Some((delivery, bytes)) = delivery {

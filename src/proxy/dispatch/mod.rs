@@ -5,22 +5,34 @@
 //! blanked. In this order:
 //!
 //! 1. The same delivery again, which upstream has accepted: answered and not sent.
-//! 2. One that comes within the interval of another: held back, the latest of them goes when the interval
+//! 2. One behind which others of its repository wait: waits too.
+//! 3. One that comes within the interval of another: held back, the latest of them goes when the interval
 //!    ends ([`pace`](crate::pace) has the rules).
-//! 3. Sent. The host hears what became of it:
+//! 4. Sent. The host hears what became of it:
 //!
-//! | upstream | the host hears |
-//! |---|---|
-//! | 2xx | 200 `forwarded`, with upstream's body and media type |
-//! | 3xx, 4xx, 5xx, no connection, an answer that breaks off | 502 `upstream-failed` |
-//! | no answer in time | 504 `upstream-failed` |
-//! | none is configured | 202 `printed` |
-//! | held back | 202 `coalesced` |
-//! | had it already | 200 `duplicate` |
+//! | upstream | with a spool | without |
+//! |---|---|---|
+//! | 2xx | 200 `forwarded`, with upstream's body and media type | the same |
+//! | 5xx, 408, 425, 429, no connection, an answer that breaks off | 202 `queued` | 502 `upstream-failed` |
+//! | no answer in time | 202 `queued` | 504 `upstream-failed` |
+//! | 3xx, any other 4xx | 202 `set-aside` | 502 `upstream-failed` |
+//! | not tried: down, busy, earlier ones wait | 202 `queued` | |
+//! | not tried, and no room in the spool | 503 `overloaded` | |
+//! | none is configured | 202 `printed` | the same |
+//! | held back | 202 `coalesced` | the same |
+//! | had it already | 200 `duplicate` | the same |
+//!
+//! With a spool, [`Durable`] does this for each hook, and each service has one [`Link`] with a breaker and a
+//! worker that sends what waits. Without, a [`Pacer`] holds in memory what is to be held.
 
 mod answer;
+mod breaker;
+mod durable;
+mod link;
 mod outgoing;
 mod pacer;
+mod retry;
+mod seen;
 mod sender;
 
 use std::convert::Infallible;
@@ -39,28 +51,43 @@ use self::answer::Answer;
 use self::outgoing::Outgoing;
 use super::config::Paces;
 use super::telemetry::HookMetrics;
+use crate::event::ParseOptions;
 use crate::gate::GateBody;
 use crate::pace::KeyBy;
 
 pub use self::answer::Dispatched;
+pub use self::durable::{Durable, OWNER, Running, Settings};
+pub use self::link::Link;
 pub use self::pacer::Pacer;
 pub use self::sender::{Sender, Target, TargetPath};
 
 /// Sends deliveries of one hook where they belong. Always ready; clones are the same.
 #[derive(Clone, Debug)]
-pub struct Dispatch(Arc<Pacer>);
+pub struct Dispatch(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Memory(Arc<Pacer>),
+    Spool(Arc<Durable>),
+}
 
 impl Dispatch {
     /// Sends each delivery as it comes, or prints it where there is no target.
     pub fn direct(target: Option<Target>, metrics: Arc<HookMetrics>) -> Self {
         let paces =
             Paces { coalesce: None, coalesce_by: KeyBy::Ref, dedupe_window: Duration::ZERO };
-        Self(Arc::new(Pacer::new("", paces, Sender { target, metrics })))
+        let sender = Sender { target, parse_options: ParseOptions::default(), metrics };
+        Self::new(Arc::new(Pacer::new("", paces, sender)))
     }
 
     /// Sends at the pace of `pacer`.
     pub fn new(pacer: Arc<Pacer>) -> Self {
-        Self(pacer)
+        Self(Way::Memory(pacer))
+    }
+
+    /// Sends, or stores, as `durable` does.
+    pub fn durable(durable: Arc<Durable>) -> Self {
+        Self(Way::Spool(durable))
     }
 }
 
@@ -74,7 +101,7 @@ impl<B> Service<Request<GateBody<B>>> for Dispatch {
     }
 
     fn call(&mut self, request: Request<GateBody<B>>) -> Self::Future {
-        let pacer = self.0.clone();
+        let way = self.0.clone();
         // The gate has put the delivery in, and never streams a body in the sidecar.
         let outgoing = Outgoing::new(request);
         Box::pin(async move {
@@ -83,7 +110,10 @@ impl<B> Service<Request<GateBody<B>>> for Dispatch {
                 return Ok(Answer::failed("request without a delivery").into_response(None));
             };
             let (delivery, bytes) = (outgoing.delivery.clone(), outgoing.body.len() as u64);
-            let answer = pacer.take(outgoing).await;
+            let answer = match way {
+                Way::Memory(pacer) => pacer.take(outgoing).await,
+                Way::Spool(durable) => durable.take(outgoing).await,
+            };
             Ok(answer.into_response(Some((delivery, bytes))))
         })
     }

@@ -14,18 +14,13 @@ use tokio::time::sleep_until;
 
 use super::answer::Answer;
 use super::outgoing::Outgoing;
+use super::seen::{Seen, coalesce_key};
 use super::sender::Sender;
-use crate::event::Kind;
 use crate::outcome::Outcome;
-use crate::pace::{
-    Arrival, ChangedRefs, CoalesceKey, Coalescer, Decision, Due, Duplicates, Identity, Pending,
-};
-use crate::provider::Provider;
+use crate::pace::{Arrival, Coalescer, Decision, Due, Pending};
 use crate::proxy::config::Paces;
 use crate::proxy::telemetry::AUDIT_TARGET;
 
-/// Refs whose last delivery is remembered for finding duplicates; about 200 bytes each.
-const MAX_REFS: usize = 65_536;
 /// Held deliveries that are sent at the same time.
 const MAX_SENDING: usize = 32;
 /// The first pause before a held delivery is tried again; it doubles, to a minute.
@@ -38,7 +33,7 @@ pub struct Pacer {
     paces: Paces,
     sender: ArcSwap<Sender>,
     coalescer: Option<Mutex<Coalescer<Held>>>,
-    duplicates: Option<Mutex<Duplicates>>,
+    seen: Seen,
     /// Something may be due earlier than it was.
     changed: Notify,
     sending: Arc<Semaphore>,
@@ -55,12 +50,12 @@ impl Pacer {
     /// For a hook. Nothing that is held goes before [`run`](Self::run) runs.
     pub fn new(hook: impl Into<String>, paces: Paces, sender: Sender) -> Self {
         let coalescer = paces.coalesce.clone().map(|pace| Mutex::new(Coalescer::new(pace)));
-        let window = paces.dedupe_window;
+        let hook = hook.into();
         Self {
-            hook: hook.into(),
+            seen: Seen::new(&hook, paces.dedupe_window),
+            hook,
             sender: ArcSwap::from_pointee(sender),
             coalescer,
-            duplicates: (!window.is_zero()).then(|| Mutex::new(Duplicates::new(window, MAX_REFS))),
             changed: Notify::new(),
             sending: Arc::new(Semaphore::new(MAX_SENDING)),
             paces,
@@ -137,13 +132,15 @@ impl Pacer {
 
     /// Takes in a delivery, and says what the host is to be told.
     pub(super) async fn take(self: Arc<Self>, outgoing: Outgoing) -> Answer {
-        let pending = match self.arrived(&outgoing) {
+        let pending = match self.seen.arrived(&outgoing) {
             Some(Arrival::Duplicate) => return Answer::new(Outcome::Duplicate),
             Some(Arrival::New(pending)) => Some(pending),
             None => None,
         };
         let held = Held { outgoing, pending, attempts: 0 };
-        let (Some(coalescer), Some(key)) = (&self.coalescer, self.key(&held.outgoing)) else {
+        let (Some(coalescer), Some(key)) =
+            (&self.coalescer, coalesce_key(&self.hook, self.paces.coalesce_by, &held.outgoing))
+        else {
             return self.send(held).await;
         };
         // Bound to a name, or the lock would be held until the end of the match.
@@ -166,7 +163,9 @@ impl Pacer {
     /// Sends one that nobody waits for or waits with.
     async fn send(&self, held: Held) -> Answer {
         let answer = self.sender.load_full().deliver(&held.outgoing).await;
-        self.accepted(held.pending, &answer);
+        if answer.is_success() {
+            self.seen.accepted(held.pending);
+        }
         answer
     }
 
@@ -213,7 +212,7 @@ impl Pacer {
         );
         let Some(coalescer) = &self.coalescer else { return };
         if answer.is_success() {
-            self.accepted(item.pending.take(), &answer);
+            self.seen.accepted(item.pending.take());
             lock(coalescer).succeeded(sending);
         } else if answer.is_final {
             tracing::error!(%delivery, hook = self.hook, "held delivery is given up: upstream refuses it");
@@ -227,49 +226,6 @@ impl Pacer {
             drop(covered);
         }
         self.changed.notify_one();
-    }
-
-    /// Whether the delivery was there before. `None` where that is not asked.
-    fn arrived(&self, outgoing: &Outgoing) -> Option<Arrival> {
-        let duplicates = self.duplicates.as_ref()?;
-        let event = outgoing.delivery.event()?;
-        if event.kind == Kind::ReindexAll {
-            // Whatever is sent after this tells of a state that the service has not indexed since.
-            lock(duplicates).clear();
-        }
-        // What is no change of refs neither repeats one nor comes between two.
-        if event.kind != Kind::Push {
-            return None;
-        }
-        let changed = ChangedRefs::new(&self.hook, outgoing.repository()?, outgoing.refs());
-        let has_ids = event.refs.iter().any(|change| change.old.is_some() || change.new.is_some());
-        if !has_ids {
-            lock(duplicates).arrived_without_ids(&changed);
-            return None;
-        }
-        let delivery = &outgoing.delivery;
-        // Only Standard Webhooks signs its id.
-        let id = delivery.id().filter(|_| {
-            delivery.provider() == Provider::StandardWebhooks
-                || outgoing.headers.contains_key("webhook-signature")
-        });
-        let identity = Identity::new(&self.hook, id, delivery.digest());
-        Some(lock(duplicates).arrived(identity, changed, Instant::now()))
-    }
-
-    fn accepted(&self, pending: Option<Pending>, answer: &Answer) {
-        if let (Some(duplicates), Some(pending)) = (&self.duplicates, pending)
-            && answer.is_success()
-        {
-            lock(duplicates).accepted(pending, Instant::now());
-        }
-    }
-
-    /// `None` for what has no repository, and so is never held.
-    fn key(&self, outgoing: &Outgoing) -> Option<CoalesceKey> {
-        let event = outgoing.delivery.event()?;
-        let (by, kind) = (self.paces.coalesce_by, event.kind.as_str());
-        Some(CoalesceKey::new(by, &self.hook, outgoing.repository()?, kind, outgoing.refs()))
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::answer::Answer;
 use super::outgoing::Outgoing;
 use crate::clock::{Clock, SystemClock};
-use crate::event::{Kind, blank_secrets};
+use crate::event::{ParseOptions, blank_secrets};
 use crate::key::Use;
 use crate::keystore::KeyStore;
 use crate::outcome::Outcome;
@@ -27,6 +27,8 @@ use crate::proxy::upstream::{
 pub struct Sender {
     /// The service; without one, deliveries are printed.
     pub target: Option<Target>,
+    /// What tells events apart that no host defines, to read again what was stored.
+    pub parse_options: ParseOptions,
     /// The hook's metrics.
     pub metrics: Arc<HookMetrics>,
 }
@@ -144,8 +146,7 @@ fn request(
     let now = SystemClock.now();
     let delivery = &outgoing.delivery;
     // A reindex of everything names no repository, whatever body the service wants.
-    let everything = delivery.event().is_some_and(|event| event.kind == Kind::ReindexAll);
-    let wanted = if everything { UpstreamBody::Json } else { target.body };
+    let wanted = if outgoing.is_everything() { UpstreamBody::Json } else { target.body };
     let content = wanted
         .content(delivery, &outgoing.method, outgoing.body.clone())
         .map_err(|error| Box::new(Answer::refused(error.to_string())))?;
@@ -237,7 +238,7 @@ fn line(outgoing: &Outgoing) -> Option<Vec<u8>> {
         event: delivery.event().map(|event| event.kind.as_str()),
         repository: outgoing.repository(),
         refs: outgoing.refs().collect(),
-        key: delivery.key_name(),
+        key: outgoing.key_name(),
         payload: &payload,
     })
     .ok()

@@ -13,8 +13,15 @@
 //! | `requests_total` | `hook`, `provider`, `outcome` | requests answered |
 //! | `request_duration_seconds` | `hook` | from head to answer |
 //! | `upstream_duration_seconds` | `hook` | calls to upstream, failed ones too |
-//! | `upstream_failures_total` | `hook`, `kind` | calls that brought no answer |
+//! | `upstream_failures_total` | `hook`, `kind` | calls that brought no answer, or not a 2xx |
 //! | `upstream_retries_total` | `hook` | second attempts after a lost connection |
+//! | `spool_deliveries_total` | `hook`, `result` | deliveries of the spool that were `delivered`, `retried`, given up (`dead`) or for which a later one goes (`superseded`) |
+//! | `spool_records` | `state` | `pending`, `leased`, `delivered`, `dead` |
+//! | `spool_oldest_age_seconds` | | since when the oldest waits; 0 if none does |
+//! | `spool_bytes`, `spool_limit_bytes`, `spool_history_bytes`, `spool_file_bytes`, `spool_free_bytes` | | what it holds and may hold, what of it is history, what it takes on disk, what is free there |
+//! | `spool_attempts_total` | | deliveries taken up to be sent from the spool |
+//! | `spool_usable`, `spool_full` | | 1 or 0 |
+//! | `upstream_up` | `upstream` | 0 while its breaker is open, so that its deliveries wait |
 //! | `in_flight`, `in_flight_limit` | | requests behind the gate |
 //! | `unverified_bytes`, `unverified_limit_bytes` | | body bytes held before they are verified |
 //! | `connections`, `connections_limit` | | open connections |
@@ -194,6 +201,36 @@ impl HookMetrics {
         let labels = FailureLabels { hook: Arc::clone(&self.hook), kind };
         self.families.upstream_failures.get_or_create(&labels).inc();
     }
+
+    /// Counts what became of a delivery of the spool.
+    pub fn spooled(&self, result: SpoolResult) {
+        let labels = SpoolLabels { hook: Arc::clone(&self.hook), result: result.as_str() };
+        self.families.spool_deliveries.get_or_create(&labels).inc();
+    }
+}
+
+/// What became of a delivery of the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolResult {
+    /// It arrived.
+    Delivered,
+    /// It waits again.
+    Retried,
+    /// It was given up.
+    Dead,
+    /// A later one of its coalescing key goes in its place.
+    Superseded,
+}
+
+impl SpoolResult {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retried => "retried",
+            Self::Dead => "dead",
+            Self::Superseded => "superseded",
+        }
+    }
 }
 
 impl fmt::Debug for HookMetrics {
@@ -217,6 +254,35 @@ pub struct Sample {
     pub connections: ConnectionSample,
     /// One for each key file. Of two with the same `file`, the first counts.
     pub keyrings: Vec<KeyringSample>,
+    /// The spool, if there is one.
+    pub spool: Option<SpoolSample>,
+    /// The services by name, and whether they are taken to be there. Each name once.
+    pub upstreams: Vec<(String, bool)>,
+}
+
+/// The spool as it was a moment ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpoolSample {
+    /// Deliveries by the word for their state.
+    pub records: Vec<(&'static str, u64)>,
+    /// How long the oldest waits.
+    pub oldest_age: Duration,
+    /// What counts against the limit.
+    pub bytes: u64,
+    /// What it may hold.
+    pub limit_bytes: u64,
+    /// What the history takes.
+    pub history_bytes: u64,
+    /// What it takes on disk.
+    pub file_bytes: u64,
+    /// What is free on disk, where that can be told.
+    pub free_bytes: Option<u64>,
+    /// How often deliveries were taken up.
+    pub attempts: u64,
+    /// Whether it can be used.
+    pub is_usable: bool,
+    /// Whether it takes no more.
+    pub is_full: bool,
 }
 
 /// The connections of the listeners.
@@ -279,6 +345,12 @@ struct FailureLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpoolLabels {
+    hook: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
 }
@@ -296,6 +368,7 @@ struct Families {
     upstream_duration: HistogramFamily,
     upstream_failures: Family<FailureLabels, Counter>,
     upstream_retries: Family<HookLabels, Counter>,
+    spool_deliveries: Family<SpoolLabels, Counter>,
 }
 
 impl Families {
@@ -323,6 +396,11 @@ impl Families {
             "Second attempts after a connection to upstream was lost before the answer",
             self.upstream_retries.clone(),
         );
+        registry.register(
+            "spool_deliveries",
+            "Deliveries of the spool, by what became of them",
+            self.spool_deliveries.clone(),
+        );
     }
 }
 
@@ -335,6 +413,7 @@ impl Default for Families {
             upstream_duration: Family::new_with_constructor(histogram),
             upstream_failures: Family::default(),
             upstream_retries: Family::default(),
+            spool_deliveries: Family::default(),
         }
     }
 }
@@ -385,7 +464,53 @@ impl Writer<'_> {
             sample.unverified_limit_bytes,
         )?;
         self.connections(&sample.connections)?;
+        self.gauges(
+            "upstream_up",
+            "Whether the service is taken to be there; if not, its deliveries wait.",
+            None,
+            sample.upstreams.iter().map(|(name, up)| ([("upstream", name)], u64::from(*up))),
+        )?;
+        if let Some(spool) = &sample.spool {
+            self.spool(spool)?;
+        }
         self.keyrings(&sample.keyrings)
+    }
+
+    fn spool(&mut self, sample: &SpoolSample) -> fmt::Result {
+        let bytes = Some(&Unit::Bytes);
+        self.gauges(
+            "spool_records",
+            "Deliveries in the spool by state.",
+            None,
+            sample.records.iter().map(|&(state, count)| ([("state", state)], count)),
+        )?;
+        self.gauge(
+            "spool_oldest_age",
+            "How long the oldest delivery waits; 0 if none does.",
+            Some(&Unit::Seconds),
+            sample.oldest_age.as_secs(),
+        )?;
+        self.gauge("spool", "What the spool holds beside the history.", bytes, sample.bytes)?;
+        let limit = sample.limit_bytes;
+        self.gauge("spool_limit", "What the spool may hold beside the history.", bytes, limit)?;
+        let history = sample.history_bytes;
+        self.gauge("spool_history", "What the history of the spool takes.", bytes, history)?;
+        self.gauge("spool_file", "What the spool takes on disk.", bytes, sample.file_bytes)?;
+        if let Some(free) = sample.free_bytes {
+            self.gauge("spool_free", "What is free on the spool's disk.", bytes, free)?;
+        }
+        self.0
+            .encode_descriptor(
+                "spool_attempts",
+                "Deliveries taken up to be sent from the spool.",
+                None,
+                MetricType::Counter,
+            )?
+            .encode_counter::<NoLabelSet, _, u64>(&sample.attempts, None)?;
+        let usable = u64::from(sample.is_usable);
+        self.gauge("spool_usable", "Whether the spool can be used.", None, usable)?;
+        let full = u64::from(sample.is_full);
+        self.gauge("spool_full", "Whether the spool takes no more.", None, full)
     }
 
     fn connections(&mut self, sample: &ConnectionSample) -> fmt::Result {

@@ -23,6 +23,7 @@ pub use self::audit::{AUDIT_TARGET, Record};
 pub use self::log::{LogConfig, LogError, LogErrorKind, LogFormat, LogHandle, init};
 pub use self::metrics::{
     ConnectionSample, HookMetrics, KeyringSample, METRICS_CONTENT_TYPE, Metrics, Sample,
+    SpoolResult, SpoolSample,
 };
 pub use self::request_id::{RequestId, RequestIds};
 pub use self::text::{MAX_TEXT, printable};

@@ -207,6 +207,10 @@ pub(super) fn is_never_sent(headers: &HeaderMap, name: &HeaderName) -> bool {
         || headers.get_all(CONNECTION).iter().any(ends_here)
 }
 
+/// The headers that [`Forwarding`] writes.
+pub const FORWARDING: [HeaderName; 4] =
+    [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+
 const OWN_PREFIX: &str = "hookgate-";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

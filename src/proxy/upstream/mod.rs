@@ -48,7 +48,8 @@ pub use self::client::{MAX_ANSWER, Upstream, UpstreamAnswer, UpstreamRequest};
 pub use self::config::{UpstreamConfig, UpstreamConfigError};
 pub use self::failure::{FailureKind, UpstreamFailure};
 pub use self::header::{
-    ForwardHeaders, ForwardHeadersError, Forwarding, Stamp, is_signature, rebuild_headers,
+    FORWARDING, ForwardHeaders, ForwardHeadersError, Forwarding, Stamp, is_signature,
+    rebuild_headers,
 };
 pub use self::sign::{SigningError, sign};
 pub use self::template::{

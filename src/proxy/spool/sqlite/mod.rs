@@ -69,7 +69,7 @@ use crate::time::Timestamp;
 const UNREADABLE: &str = "damaged, or stored in a way that this version cannot read";
 
 /// Where a [`SqliteSpool`] is, and how large it may become.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpoolConfig {
     /// The folder, which is the spool's own. It is made if it is missing, and nobody but its owner may look
