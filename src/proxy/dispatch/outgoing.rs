@@ -207,3 +207,171 @@ impl fmt::Debug for Outgoing {
         f.debug_struct("Outgoing").field("delivery", &self.delivery).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use http::HeaderValue;
+    use http::uri::PathAndQuery;
+
+    use super::*;
+    use crate::form;
+    use crate::provider::Provider;
+    use crate::proxy::dispatch::Target;
+    use crate::proxy::dispatch::sender::request;
+    use crate::proxy::upstream::{Upstream, UpstreamConfig};
+
+    const PUSH: &str = r#"{"ref":"refs/heads/main",
+        "before":"1111111111111111111111111111111111111111",
+        "after":"2222222222222222222222222222222222222222",
+        "password":"canary","sign":"canary","secret":"canary",
+        "repository":{"full_name":"acme/widget","clone_url":"https://git.example.com/acme/widget.git",
+        "ssh_url":"git@git.example.com:acme/widget.git",
+        "git_http_url":"https://git.example.com/acme/widget.git"}}"#;
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn options() -> ParseOptions {
+        ParseOptions {
+            event_header: Some(HeaderName::from_static("x-event")),
+            ..Default::default()
+        }
+    }
+
+    fn received(
+        provider: Provider,
+        method: Method,
+        lines: &[(&'static str, &str)],
+        body: &str,
+    ) -> Outgoing {
+        let mut headers: HeaderMap = lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
+        for name in
+            ["authorization", "cookie", "x-gitlab-token", "x-hub-signature-256", "x-signature"]
+        {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("canary"));
+        }
+        let payload = match headers.get("content-type") {
+            Some(kind) if kind == "application/x-www-form-urlencoded" => {
+                form::payload(body.as_bytes()).unwrap().into()
+            }
+            _ => Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let event = match (provider, body) {
+            (Provider::Manual, "{}") => Event::reindex_all(),
+            _ => event::parse(provider, &headers, &payload, &options()).unwrap().into_owned(),
+        };
+        let delivery = Delivery::builder(&headers, provider, None, true);
+        Outgoing {
+            delivery: delivery.payload(payload).event(event).build(),
+            own_id: Some("9f3c01ab-2a".into()),
+            key_name: Some("2026-11".into()),
+            origin: Origin::Seen {
+                source: Some(Source(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)))),
+                tls: true,
+                host: Some("hooks.example.com".into()),
+            },
+            body: if method == Method::GET { Bytes::new() } else { body.to_owned().into() },
+            method,
+            headers,
+        }
+    }
+
+    fn cases() -> Vec<Outgoing> {
+        const JSON: (&str, &str) = ("content-type", "application/json");
+        const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+        let form = form::encode(PUSH);
+        let post =
+            |provider, lines: &[_], body: &str| received(provider, Method::POST, lines, body);
+        vec![
+            post(
+                Provider::Github,
+                &[JSON, ("x-github-event", "push"), ("x-github-delivery", "72d3162e")],
+                PUSH,
+            ),
+            post(Provider::Github, &[FORM, ("x-github-event", "push")], &form),
+            post(
+                Provider::Gitlab,
+                &[JSON, ("x-gitlab-event", "Push Hook")],
+                &PUSH.replace("\"repository\"", "\"project\""),
+            ),
+            post(
+                Provider::Gitea,
+                &[JSON, ("x-gitea-event", "push"), ("x-gitea-delivery", "f6266f16")],
+                PUSH,
+            ),
+            received(Provider::Gitea, Method::GET, &[("x-gitea-event", "push")], PUSH),
+            post(Provider::Gitee, &[JSON, ("x-gitee-event", "Push Hook")], PUSH),
+            post(Provider::Generic, &[JSON, ("x-event", "push")], PUSH),
+            post(
+                Provider::Manual,
+                &[JSON, ("x-bbb-webhook-type", "push")],
+                r#"{"origin":"git@git.example.com:acme/widget.git"}"#,
+            ),
+            post(Provider::Manual, &[], "{}"),
+        ]
+    }
+
+    #[test]
+    fn what_was_stored_is_sent_as_it_would_have_been_at_once_in_every_shape() {
+        for live in cases() {
+            let about = live.about("hook", NOW);
+            let signature = HeaderName::from_static("x-signature");
+            let forward = ForwardHeaders::new(["x-signature"], &[]).unwrap();
+            let content = live.content(&forward, Some(&signature), &options());
+            let stored = Outgoing::stored(&about, content, &options()).unwrap();
+            assert_eq!(stored.delivery.event(), live.delivery.event());
+            assert_eq!(stored.id(), live.id());
+            for body in [UpstreamBody::Original, UpstreamBody::Json, UpstreamBody::Reindex] {
+                let upstream = UpstreamConfig::new("http://127.0.0.1:1").unwrap();
+                let path = PathAndQuery::from_static("/webhook");
+                let mut target = Target::new(Upstream::new(&upstream), path);
+                target.body = body;
+                target.forward_headers = forward.clone();
+                target.generic_header = Some(signature.clone());
+                let sent = |outgoing| request(&target, outgoing, "id", Some("refs/heads/main"));
+                match (sent(&live), sent(&stored)) {
+                    (Ok(live), Ok(stored)) => {
+                        assert_eq!(stored.headers, live.headers, "{body:?}");
+                        assert_eq!(stored.body, live.body, "{body:?}");
+                    }
+                    (live, stored) => assert!(live.is_err() && stored.is_err(), "{body:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_stored_has_no_credential_and_blanked_bodies() {
+        for live in cases() {
+            let forward = ForwardHeaders::default();
+            let content = live.content(&forward, None, &options());
+            let headers = format!("{:?}", content.headers);
+            assert!(!headers.contains("canary"), "{headers}");
+            if live.delivery.provider() == Provider::Gitee {
+                let body = String::from_utf8_lossy(&content.body);
+                assert_eq!(
+                    body.matches("canary").count(),
+                    1,
+                    "only what means nothing to Gitee: {body}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_what_it_was_is_an_error() {
+        let live = &cases()[0];
+        let about = live.about("hook", NOW);
+        let content = || live.content(&ForwardHeaders::default(), None, &options());
+        for body in ["", "{}", "[]", "{\"ref\":1"] {
+            let content = Content { body: Bytes::from(body), ..content() };
+            assert!(Outgoing::stored(&about, content, &options()).is_err(), "{body}");
+        }
+        let mut other = content();
+        other.headers.insert("content-type", HeaderValue::from_static("text/plain"));
+        assert!(Outgoing::stored(&about, other, &options()).is_err());
+    }
+}

@@ -137,7 +137,7 @@ impl Sender {
 
 /// The request as upstream gets it. It may hold upstream's key, so it is made for each attempt and
 /// kept nowhere.
-fn request(
+pub(super) fn request(
     target: &Target,
     outgoing: &Outgoing,
     id: &str,

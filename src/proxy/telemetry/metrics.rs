@@ -748,7 +748,7 @@ mod tests {
                 accepted: 12,
                 failed: vec![("limit", 1), ("parse", 2)],
             },
-            keyrings: Vec::new(),
+            ..Sample::default()
         });
         let first = series(&metrics.encode());
         assert_eq!(first["hookgate_in_flight"], 3.0);
@@ -761,6 +761,55 @@ mod tests {
         assert_eq!(first[r#"hookgate_connections_failed_total{reason="parse"}"#], 2.0);
         open.store(8, Ordering::Relaxed);
         assert_eq!(series(&metrics.encode())["hookgate_connections"], 8.0);
+    }
+
+    #[test]
+    fn the_spool_and_the_services_are_told_if_there_are_any() {
+        let metrics = metrics();
+        metrics.sample_with(Sample::default);
+        let without = metrics.encode();
+        assert!(
+            !without.contains("hookgate_spool_bytes") && !without.contains("_up{"),
+            "{without}"
+        );
+        let spool = SpoolSample {
+            records: vec![("pending", 3), ("leased", 1), ("delivered", 40), ("dead", 2)],
+            oldest_age: Duration::from_millis(61_500),
+            bytes: 10,
+            limit_bytes: 20,
+            history_bytes: 30,
+            file_bytes: 40,
+            free_bytes: Some(50),
+            attempts: 60,
+            is_usable: true,
+            is_full: false,
+        };
+        let upstreams = vec![("http://a".to_owned(), true), ("http://b".to_owned(), false)];
+        metrics.sample_with(move || Sample {
+            spool: Some(spool.clone()),
+            upstreams: upstreams.clone(),
+            ..Sample::default()
+        });
+        metrics.hook("a").spooled(SpoolResult::Retried);
+        let series = series(&metrics.encode());
+        for (name, expected) in [
+            (r#"spool_records{state="pending"}"#, 3.0),
+            (r#"spool_records{state="dead"}"#, 2.0),
+            ("spool_oldest_age_seconds", 61.0),
+            ("spool_bytes", 10.0),
+            ("spool_limit_bytes", 20.0),
+            ("spool_history_bytes", 30.0),
+            ("spool_file_bytes", 40.0),
+            ("spool_free_bytes", 50.0),
+            ("spool_attempts_total", 60.0),
+            ("spool_usable", 1.0),
+            ("spool_full", 0.0),
+            (r#"upstream_up{upstream="http://a"}"#, 1.0),
+            (r#"upstream_up{upstream="http://b"}"#, 0.0),
+            (r#"spool_deliveries_total{hook="a",result="retried"}"#, 1.0),
+        ] {
+            assert_eq!(series.get(&format!("hookgate_{name}")), Some(&expected), "{name}");
+        }
     }
 
     #[test]
