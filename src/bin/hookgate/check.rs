@@ -1,13 +1,14 @@
 //! `hookgate check`: what the configuration means, and what is wrong with it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::event::Kind;
-use hookgate::key::{KeyState, Keyring, MAX_FILE_BYTES};
+use hookgate::key::{KeyState, Keyring, MAX_FILE_BYTES, Use};
 use hookgate::provider::Providers;
-use hookgate::proxy::config::{Config, HookConfig};
+use hookgate::proxy::config::{Config, DeliveryMode, HookConfig};
 use hookgate::proxy::tls::ServerTls;
 use hookgate::scheme::UrlKey;
 use hookgate::time::Timestamp;
@@ -92,6 +93,18 @@ impl Report {
             None => self.line("health", "off"),
         }
         self.line("state folder", config.state_dir.display());
+        match &config.spool {
+            Some(spool) => self.line(
+                "spool",
+                format!(
+                    "{}, at most {} MiB, {} MiB of the disk stay free",
+                    spool.folder.display(),
+                    spool.max_bytes >> 20,
+                    spool.free_floor >> 20
+                ),
+            ),
+            None => self.line("spool", "off: what the service does not take is refused"),
+        }
         if let Some(tls) = &config.tls {
             self.line("certificate", tls.certificate.display());
             if let Err(error) = ServerTls::from_files(&tls.certificate, &tls.key) {
@@ -145,45 +158,70 @@ impl Report {
             Some(upstream) => self.line("  upstream", upstream.origin()),
             None => self.line("  upstream", "none: deliveries are printed"),
         }
+        if hook.delivery == DeliveryMode::Spool {
+            self.line("  delivery", "from the spool");
+        }
         self.keys(hook);
+        for (name, path, kind) in [
+            ("  upstream key", &hook.upstream_key_file, Use::Url),
+            ("  signing keys", &hook.upstream_sign_key_file, Use::Sign),
+        ] {
+            if let Some(path) = path {
+                self.keys_of_service(name, path, kind);
+            }
+        }
+    }
+
+    /// Keys that somebody else made: without one, nothing can be sent.
+    fn keys_of_service(&mut self, name: &str, path: &Path, kind: Use) {
+        self.line(name, path.display());
+        let Some(ring) = self.key_file(path) else { return };
+        self.text.push_str(&keys(&ring, self.now, "    "));
+        let (has_key, wanted) = match kind {
+            Use::Sign => {
+                (ring.signing_tokens(self.now).next().is_some(), "signing token (whsec_…)")
+            }
+            _ => (ring.primary(kind, self.now).is_some(), "key for a URL"),
+        };
+        if !has_key {
+            self.errors.push(format!("{}: no active {wanted}", path.display()));
+        }
     }
 
     fn keys(&mut self, hook: &HookConfig) {
-        let path = hook.key_file.display();
-        let content = match watch::read(&hook.key_file, MAX_FILE_BYTES as u64) {
+        let path = &hook.key_file;
+        if matches!(watch::read(path, MAX_FILE_BYTES as u64), Err(error) if error.kind() == watch::ReadErrorKind::Missing)
+        {
+            self.line("  key file", format!("{}: missing, `serve` makes it", path.display()));
+            return;
+        }
+        self.line("  key file", path.display());
+        let Some(ring) = self.key_file(path) else { return };
+        self.text.push_str(&keys(&ring, self.now, "    "));
+        let warnings = ring.warnings(self.now).into_iter();
+        self.warnings.extend(warnings.map(|warning| format!("hook {}: {warning}", hook.name)));
+    }
+
+    /// The keys of a file, with what is wrong with it put down.
+    fn key_file(&mut self, path: &Path) -> Option<Keyring> {
+        let content = match watch::read(path, MAX_FILE_BYTES as u64) {
             Ok(content) => content,
-            Err(error) if error.kind() == watch::ReadErrorKind::Missing => {
-                self.line("  key file", format!("{path}: missing, `serve` makes it"));
-                return;
-            }
             Err(error) => {
-                self.errors.push(format!("{path}: {}", crate::chain(&error)));
-                return;
+                self.errors.push(format!("{}: {}", path.display(), crate::chain(&error)));
+                return None;
             }
         };
-        self.line("  key file", path);
-        match Keyring::parse(content.bytes()) {
-            Ok(ring) => {
-                self.text.push_str(&keys(&ring, self.now, "    "));
-                let warnings = ring.warnings(self.now);
-                self.warnings.extend(
-                    warnings.into_iter().map(|warning| format!("hook {}: {warning}", hook.name)),
-                );
-            }
-            Err(error) => {
-                let (line, column) = (error.line(), error.column());
-                self.errors.push(format!(
-                    "{}:{line}:{column}: {}",
-                    hook.key_file.display(),
-                    error.kind()
-                ));
-            }
-        }
         if content.mode() & 0o077 != 0 {
             self.warnings.push(format!(
                 "{} is readable or writable by others; chmod 600 makes it yours alone",
-                hook.key_file.display()
+                path.display()
             ));
         }
+        let ring = Keyring::parse(content.bytes());
+        ring.map_err(|error| {
+            let (line, column, kind) = (error.line(), error.column(), error.kind());
+            self.errors.push(format!("{}:{line}:{column}: {kind}", path.display()));
+        })
+        .ok()
     }
 }
