@@ -9,6 +9,7 @@ mod support;
 mod canary;
 mod corpus;
 mod deliver;
+mod gij;
 mod http;
 mod life;
 mod pace;

@@ -25,6 +25,8 @@ pub(crate) enum Reply {
     Close,
     /// Resets the connection.
     Reset,
+    /// What this makes of the request.
+    By(fn(&Received) -> Self),
 }
 
 /// A request, as it came.
@@ -214,13 +216,18 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let reply = {
             let mut state = shared.state();
             state.count += 1;
+            let next = state.next.pop_front();
+            let mut reply = next.unwrap_or_else(|| state.usual.clone());
+            while let Reply::By(judge) = reply {
+                reply = judge(&received);
+            }
             if !state.forgets {
                 state.received.push(received);
             }
-            let next = state.next.pop_front();
-            next.unwrap_or_else(|| state.usual.clone())
+            reply
         };
         match reply {
+            Reply::By(_) => unreachable!("judged above"),
             Reply::Answer(status, headers, body) => answer(&mut stream, status, headers, body)?,
             Reply::Raw(text) => return stream.write_all(text.as_bytes()),
             Reply::Hold => {
