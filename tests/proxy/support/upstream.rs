@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -32,6 +32,8 @@ pub(crate) enum Reply {
 /// A request, as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
+    /// When all of it was there.
+    pub(crate) at: Instant,
     /// Method, target and version.
     pub(crate) line: String,
     /// In the order in which they came, names as they came.
@@ -287,7 +289,7 @@ fn receive(
     let line = lines.next().unwrap_or_default().to_owned();
     let headers = lines.filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let mut received = Received { line, headers, body: Vec::new() };
+    let mut received = Received { at: Instant::now(), line, headers, body: Vec::new() };
     let length = received.header("content-length").and_then(|length| length.parse().ok());
     let length = length.unwrap_or(0);
     while buffer.len() < length {
@@ -296,6 +298,7 @@ fn receive(
         }
     }
     received.body = buffer.drain(..length).collect();
+    received.at = Instant::now();
     Ok(Some(received))
 }
 
