@@ -11,6 +11,7 @@ mod corpus;
 mod deliver;
 mod gij;
 mod http;
+mod indexer;
 mod life;
 mod pace;
 mod reload;
