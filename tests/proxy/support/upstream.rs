@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -25,11 +25,15 @@ pub(crate) enum Reply {
     Close,
     /// Resets the connection.
     Reset,
+    /// What this makes of the request.
+    By(fn(&Received) -> Self),
 }
 
 /// A request, as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
+    /// When all of it was there.
+    pub(crate) at: Instant,
     /// Method, target and version.
     pub(crate) line: String,
     /// In the order in which they came, names as they came.
@@ -214,13 +218,18 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let reply = {
             let mut state = shared.state();
             state.count += 1;
+            let next = state.next.pop_front();
+            let mut reply = next.unwrap_or_else(|| state.usual.clone());
+            while let Reply::By(judge) = reply {
+                reply = judge(&received);
+            }
             if !state.forgets {
                 state.received.push(received);
             }
-            let next = state.next.pop_front();
-            next.unwrap_or_else(|| state.usual.clone())
+            reply
         };
         match reply {
+            Reply::By(_) => unreachable!("judged above"),
             Reply::Answer(status, headers, body) => answer(&mut stream, status, headers, body)?,
             Reply::Raw(text) => return stream.write_all(text.as_bytes()),
             Reply::Hold => {
@@ -280,7 +289,7 @@ fn receive(
     let line = lines.next().unwrap_or_default().to_owned();
     let headers = lines.filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let mut received = Received { line, headers, body: Vec::new() };
+    let mut received = Received { at: Instant::now(), line, headers, body: Vec::new() };
     let length = received.header("content-length").and_then(|length| length.parse().ok());
     let length = length.unwrap_or(0);
     while buffer.len() < length {
@@ -289,6 +298,7 @@ fn receive(
         }
     }
     received.body = buffer.drain(..length).collect();
+    received.at = Instant::now();
     Ok(Some(received))
 }
 
