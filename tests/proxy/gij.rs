@@ -18,7 +18,7 @@ const JIRA_KEY: &str = "U2VydmljZUtleUZvckppcmE";
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 /// What a host hears whose push was refused.
-const REFUSED: (u16, &str) = (502, "upstream-failed");
+const REFUSED: (u16, &str) = (202, "set-aside");
 
 /// The providers and the addresses of their repositories: each may be the origin by which Jira has it.
 const REPOSITORIES: [(&str, &[&str]); 13] = [

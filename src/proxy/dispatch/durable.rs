@@ -48,6 +48,8 @@ use crate::time::Timestamp;
 pub const OWNER: &str = "serve";
 /// How long a lease lasts that is not renewed; it is, after half of that.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
+/// Whoever has a lane is in the spool by his own deadline, which is before that of those who wait for it.
+const LANE_GRACE: Duration = Duration::from_millis(300);
 /// Lanes, and deliveries that wait and would be known again, before what is no longer of use is looked for.
 const MANY: usize = 16_384;
 
@@ -207,9 +209,9 @@ impl Durable {
             None => None,
             Some(repository) => {
                 let lane = self.lane(repository);
-                match timeout_at(deadline.into(), lane.lock_owned()).await {
+                match timeout_at((deadline + LANE_GRACE).into(), lane.lock_owned()).await {
                     Ok(lane) => Some(lane),
-                    // By now the one before it is in the spool.
+                    // Others that wait for it are many; the one that was sent is in the spool.
                     Err(_) => return self.queue_behind(&settings, &parcel).await,
                 }
             }
