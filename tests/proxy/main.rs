@@ -13,4 +13,5 @@ mod http;
 mod life;
 mod pace;
 mod reload;
+mod spool_cli;
 mod usage;

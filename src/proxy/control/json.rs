@@ -116,7 +116,7 @@ impl ChangeJson {
             received_before: self.before.map(|before| read(&before)).transpose()?,
         };
         let after = self.after.map(id).transpose()?;
-        Ok((selection, Page { after, limit: self.limit.unwrap_or(Page::default().limit) }))
+        Ok((selection, Page { after, limit: self.limit.unwrap_or_else(|| Page::default().limit) }))
     }
 }
 

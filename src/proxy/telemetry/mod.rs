@@ -25,4 +25,4 @@ pub use self::metrics::{
     ConnectionSample, HookMetrics, KeyringSample, METRICS_CONTENT_TYPE, Metrics, Sample,
 };
 pub use self::request_id::{RequestId, RequestIds};
-pub use self::text::{MAX_TEXT, printable};
+pub use self::text::{MAX_TEXT, printable, printable_lines};
