@@ -9,7 +9,7 @@
 //! | [`upstream`] | the service behind the gate, and how a delivery is sent to it |
 //! | [`config`] | what the sidecar is told |
 //! | [`dispatch`] | what happens to a delivery that passed the gate |
-//! | [`stack`], [`admin`] | a request's way; probes and metrics |
+//! | [`stack`], [`admin`], [`control`] | a request's way; probes and metrics; what operators ask |
 //! | [`listen`] | connections under limits and deadlines |
 //! | [`app`] | all of it: built, run, reloaded, drained |
 //!
@@ -29,6 +29,8 @@ pub mod config;
 pub mod dispatch;
 
 pub mod admin;
+#[cfg(unix)]
+pub mod control;
 pub mod stack;
 
 pub mod listen;

@@ -29,7 +29,7 @@ const PROXY: &[&[&str]] = &[
     &["spool", "upstream", "source"],
     &["config"],
     &["dispatch"],
-    &["stack", "admin"],
+    &["stack", "admin", "control"],
     &["listen"],
     &["app"],
 ];

@@ -15,4 +15,5 @@ mod indexer;
 mod life;
 mod pace;
 mod reload;
+mod spool_cli;
 mod usage;

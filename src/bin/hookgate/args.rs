@@ -1,9 +1,14 @@
 //! What can be typed.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
+use hookgate::clock::{Clock, SystemClock};
 use hookgate::proxy::config::Overrides;
+use hookgate::proxy::spool::{RecordId, State};
+use hookgate::time::Timestamp;
 
 /// The gate for git webhooks: lets authentic pushes through to the service behind it, and nothing else.
 #[derive(Debug, Parser)]
@@ -37,6 +42,21 @@ Exit status: 0 all is good, 1 something is wrong, 2 wrong usage.")]
     /// Make and check keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Look at the deliveries that wait, were given up or have arrived, and decide about them.
+    ///
+    /// Asks the running gate through control.sock in its state folder; with --offline, reads and writes the
+    /// file of a gate that does not run.
+    #[command(after_help = "\
+Examples:
+  hookgate spool status
+  hookgate spool list --state dead
+  hookgate spool show 17
+  hookgate spool redeliver --dead --repository github.com/acme/widgets
+  hookgate spool purge --dead --before 7d --yes
+  hookgate spool export --output deliveries.jsonl
+
+Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
+    Spool(SpoolArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -118,4 +138,181 @@ pub(crate) struct GenerateArgs {
 pub(crate) struct KeyCheckArgs {
     /// The key file
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolArgs {
+    #[command(flatten)]
+    pub(crate) location: SpoolLocation,
+    #[command(subcommand)]
+    pub(crate) command: SpoolCommand,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolLocation {
+    /// Configuration file (TOML) that names the state folder
+    #[arg(long, env = "HOOKGATE_CONFIG", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// State folder of the gate [default: hookgate-state]
+    #[arg(long, env = "HOOKGATE_STATE_DIR", value_name = "FOLDER", global = true)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Work on the file, while no gate runs
+    #[arg(long, global = true)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpoolCommand {
+    /// Show which deliveries are there.
+    #[command(after_help = "\
+Examples:
+  hookgate spool list
+  hookgate spool list --state pending,leased --hook default
+  hookgate spool list --repository https://github.com/acme/widgets.git --before 2h
+  hookgate spool list --json --limit 1000 | jq -r .repository
+
+With --json, each delivery is one line.")]
+    List(SpoolListArgs),
+    /// Show one delivery with its headers and body.
+    #[command(after_help = "\
+Examples:
+  hookgate spool show 17
+  hookgate spool show 17 --json | jq -r .body")]
+    Show(SpoolShowArgs),
+    /// Send deliveries again, now: dead and delivered ones, and pending ones without further delay.
+    #[command(after_help = "\
+Examples:
+  hookgate spool redeliver 17 18
+  hookgate spool redeliver --dead
+  hookgate spool redeliver --state delivered --hook default --before 1h
+  hookgate spool redeliver --all
+
+What is being sent at this moment is left alone.")]
+    Redeliver(SpoolChangeArgs),
+    /// Remove deliveries for good, also those that have not arrived.
+    #[command(after_help = "\
+Examples:
+  hookgate spool purge 17 18
+  hookgate spool purge --dead --before 7d --yes
+  hookgate spool purge --all --hook old
+
+What is being sent at this moment is left alone. Without --yes, it asks.")]
+    Purge(SpoolPurgeArgs),
+    /// Write deliveries with their headers and bodies as JSON, one a line.
+    #[command(after_help = "\
+Examples:
+  hookgate spool export > deliveries.jsonl
+  hookgate spool export --state dead --output dead.jsonl
+
+A body that is no UTF-8 stands as base64 in the field body_base64.")]
+    Export(SpoolExportArgs),
+    /// Show how many deliveries wait, since when, and whether there is room.
+    #[command(after_help = "\
+Examples:
+  hookgate spool status
+  hookgate spool status --json | jq .dead")]
+    Status(SpoolStatusArgs),
+}
+
+/// All of these must hold.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolFilter {
+    /// Only those in these states: pending, leased, delivered, dead, several with commas
+    #[arg(long, value_name = "STATES", value_delimiter = ',')]
+    pub(crate) state: Vec<State>,
+    /// Only those of this hook
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hook: Option<String>,
+    /// Only those about this repository, such as github.com/acme/widgets, or an address of it
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) repository: Option<String>,
+    /// Only those that came before this time (RFC 3339), or longer ago than this (such as 2h or 7d)
+    #[arg(long, value_name = "TIME", value_parser = before)]
+    pub(crate) before: Option<Timestamp>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolListArgs {
+    #[command(flatten)]
+    pub(crate) filter: SpoolFilter,
+    /// Only those with higher numbers
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<RecordId>,
+    /// At most so many
+    #[arg(long, value_name = "COUNT", default_value = "100")]
+    pub(crate) limit: NonZeroUsize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolShowArgs {
+    /// Its number
+    pub(crate) id: RecordId,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("which").args(["ids", "dead", "all", "state"]).required(true)))]
+pub(crate) struct SpoolChangeArgs {
+    /// Their numbers
+    #[arg(value_name = "ID", conflicts_with_all = ["hook", "repository", "before"])]
+    pub(crate) ids: Vec<RecordId>,
+    /// Those that were given up; the same as --state dead
+    #[arg(long)]
+    pub(crate) dead: bool,
+    /// All that the filters leave
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) filter: SpoolFilter,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolPurgeArgs {
+    #[command(flatten)]
+    pub(crate) which: SpoolChangeArgs,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolExportArgs {
+    #[command(flatten)]
+    pub(crate) filter: SpoolFilter,
+    /// Write them to this file, which is made for its owner alone and must not be there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpoolStatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A time, or how long ago it was.
+fn before(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let ago = match days {
+        Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
+        None => {
+            let parsed = text.parse::<jiff::SignedDuration>().ok();
+            parsed.and_then(|ago| Duration::try_from(ago).ok())
+        }
+    };
+    let ago = ago.and_then(|ago| i64::try_from(ago.as_millis()).ok());
+    let ago = ago.ok_or("expected a time such as 2026-12-01T00:00:00Z, or how long ago: 2h, 7d")?;
+    Ok(Timestamp::from_millis(SystemClock.now().as_millis().saturating_sub(ago)))
 }

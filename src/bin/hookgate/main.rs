@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod key;
 mod serve;
+mod spool;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Key(KeyCommand::Generate(args)) => key::generate(&args),
         Command::Key(KeyCommand::Check(args)) => key::check(&args),
+        Command::Spool(args) => spool::run(&args),
     }
 }
 

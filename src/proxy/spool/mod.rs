@@ -52,7 +52,7 @@ use std::pin::Pin;
 pub use self::error::{Limit, SpoolError, SpoolErrorKind};
 pub use self::record::{
     About, Appended, Content, Entry, Health, Lease, LeaseRequest, Leased, Leases, Nacked, Page,
-    Paged, Record, RecordId, RecordIdError, Selection, State, Status, Stored,
+    Paged, Record, RecordId, RecordIdError, Selection, State, StateError, Status, Stored,
 };
 pub use self::sqlite::{OpenError, OpenErrorKind, SpoolConfig, SqliteSpool};
 

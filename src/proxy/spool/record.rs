@@ -199,6 +199,26 @@ impl fmt::Display for State {
     }
 }
 
+impl FromStr for State {
+    type Err = StateError;
+
+    fn from_str(word: &str) -> Result<Self, StateError> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word).ok_or(StateError(()))
+    }
+}
+
+/// The error of reading a [`State`] from a word that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateError(());
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown state, expected pending, leased, delivered or dead")
+    }
+}
+
+impl std::error::Error for StateError {}
+
 /// A delivery as it stands in the spool, without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -433,6 +453,16 @@ mod tests {
             assert!(wrong.parse::<RecordId>().is_err(), "{wrong}");
         }
         assert_eq!("9223372036854775807".parse::<RecordId>().unwrap().get(), i64::MAX);
+    }
+
+    #[test]
+    fn a_state_is_read_from_its_word() {
+        for state in State::ALL {
+            assert_eq!(state.to_string().parse(), Ok(state));
+        }
+        for wrong in ["", "Dead", "dead ", "alive"] {
+            assert!(wrong.parse::<State>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

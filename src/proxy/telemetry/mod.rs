@@ -26,4 +26,4 @@ pub use self::metrics::{
     SpoolResult, SpoolSample,
 };
 pub use self::request_id::{RequestId, RequestIds};
-pub use self::text::{MAX_TEXT, printable};
+pub use self::text::{MAX_TEXT, printable, printable_lines};

@@ -31,6 +31,24 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// `text` as a terminal may show it: whole, and with its lines and tabs. What else would drive the
+/// terminal is written as in [`printable`].
+pub fn printable_lines(text: &str) -> Cow<'_, str> {
+    let needs_escape = |c: char| needs_escape(c) && c != '\n' && c != '\t';
+    if !text.chars().any(needs_escape) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if needs_escape(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Control characters, line and paragraph separators, and what is invisible or turns text around.
 fn needs_escape(c: char) -> bool {
     c.is_control()
@@ -56,6 +74,14 @@ mod tests {
         assert_eq!(printable("a\nb\r\0\t"), r"a\nb\r\u{0}\t");
         assert_eq!(printable("\u{1b}[31mred\u{9b}"), r"\u{1b}[31mred\u{9b}");
         assert_eq!(printable("a\u{202e}b\u{2028}c"), r"a\u{202e}b\u{2028}c");
+    }
+
+    #[test]
+    fn lines_stay_lines_and_are_never_cut() {
+        let long = "line\n\t".repeat(MAX_TEXT);
+        assert!(matches!(printable_lines(&long), Cow::Borrowed(same) if same == long));
+        let driven = format!("{long}\r\u{1b}[2J\u{202e}");
+        assert_eq!(printable_lines(&driven), format!(r"{long}\r\u{{1b}}[2J\u{{202e}}"));
     }
 
     #[test]
