@@ -30,6 +30,7 @@ use tower::load_shed::LoadShedLayer;
 
 use super::admin::{Admin, Readiness};
 use super::config::{Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
+use super::control::{BindError, Control, ControlServer, SOCKET_NAME};
 use super::dispatch::{
     Dispatch, Durable, Link, OWNER, Pacer, Running, Sender, Settings, Target, TargetPath,
 };
@@ -56,6 +57,7 @@ pub struct App {
     probes: Option<Listener>,
     /// Ends when nothing of the spool is under way any more.
     finished: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    control: Option<ControlServer>,
     _lock: File,
 }
 
@@ -192,9 +194,10 @@ impl App {
         let table =
             shared.build_hooks(&config).map_err(|(hook, error)| AppError::Hook(hook, error))?;
         shared.stack.replace(table);
+        let control = shared.control(&config);
         let weak = Arc::downgrade(&shared);
         shared.metrics.sample_with(move || sample(&weak));
-        Ok(Self { shared, deliveries, probes, finished: Box::pin(finished), _lock: lock })
+        Ok(Self { shared, deliveries, probes, finished: Box::pin(finished), control, _lock: lock })
     }
 
     /// Where deliveries are taken.
@@ -229,7 +232,7 @@ impl App {
     ///
     /// Dropping the future cuts every connection at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Stopped {
-        let Self { shared, deliveries, probes, finished, _lock } = self;
+        let Self { shared, deliveries, probes, finished, control, _lock } = self;
         shared.follow_files(&shared.live().config.clone());
         let watching = shared.open_spool().await;
         let probing = probes.map(|probes| {
@@ -237,6 +240,9 @@ impl App {
             let admin = Admin::new(shared.metrics.clone(), move || readiness(&weak));
             tokio::spawn(probes.serve(admin, std::future::pending()))
         });
+        let (stop_control, control_stopped) = oneshot::channel::<()>();
+        let controlling = control
+            .map(|control| tokio::spawn(control.serve(async move { drop(control_stopped.await) })));
         let (stop, stopped) = oneshot::channel::<()>();
         let stack = CloseUnreadLayer::new().layer(shared.stack.clone());
         let serving = tokio::spawn(deliveries.serve(stack, async move {
@@ -252,6 +258,11 @@ impl App {
         let draining = Instant::now();
         let cut = serving.await.unwrap_or_default();
         shared.flush(draining.elapsed()).await;
+        drop(stop_control);
+        if let Some(controlling) = controlling {
+            // It drains by itself; what it was asked for is in the spool or was not answered.
+            drop(controlling.await);
+        }
         if !shared.close_spool(draining, finished).await {
             tracing::warn!(
                 "the grace period ended with calls under way: their deliveries are sent again"
@@ -498,6 +509,23 @@ impl Shared {
             gate: layer.layer(behind),
             metrics,
         }
+    }
+
+    /// Where an operator asks. Without it the gate goes on.
+    fn control(&self, config: &Config) -> Option<ControlServer> {
+        let mut control = Control::new();
+        if let Some(parts) = &self.spool {
+            let weak = self.weak.clone();
+            control = control.spool(parts.spool.clone(), move || {
+                if let Some(shared) = weak.upgrade() {
+                    shared.live().links.iter().for_each(|(_, link)| link.wake());
+                }
+            });
+        }
+        let server = ControlServer::bind(&config.state_dir.join(SOCKET_NAME), control);
+        let warn =
+            |error: &BindError| tracing::warn!(%error, "the gate goes on without a control socket");
+        server.inspect_err(warn).ok()
     }
 
     /// Gives back what an earlier life was sending when it ended, and looks after the spool from then on.
