@@ -4,11 +4,11 @@
 //! in it. It is used as it is meant to be used for this: a log that is written ahead (WAL), a sync for every commit
 //! (`synchronous=FULL`), one writer.
 //!
-//! 1. **One thread writes** ([`writer`]) and one reads ([`read`]), each with its own connection; neither is
+//! 1. **One thread writes** (`writer`) and one reads (`read`), each with its own connection; neither is
 //!    one of the runtime's. What waits is written in one transaction with one sync.
-//! 2. **One process.** A lock on a file beside the database refuses a second one ([`file`]). Programs that only look
+//! 2. **One process.** A lock on a file beside the database refuses a second one (`file`). Programs that only look
 //!    (`sqlite3 -readonly`, a backup) are no harm.
-//! 3. **Space** ([`space`]) is limited by what the spool may hold and by what is to stay free on disk. Admission ends
+//! 3. **Space** (`space`) is limited by what the spool may hold and by what is to stay free on disk. Admission ends
 //!    there; leasing, acknowledging and removing go on. If the disk has too little free space, the history
 //!    goes first. Free pages are given back when nothing else is to be done.
 //! 4. **Failure.** Any error of the file ends its use until it can be opened, written and synced again.
