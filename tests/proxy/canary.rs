@@ -2,12 +2,14 @@
 //!
 //! Every path by which a request is taken or refused is walked with known secrets: in headers, in the URL,
 //! in bodies that repeat them, in Basic credentials, in key files and configurations that are wrong. Then the
-//! log at level `trace`, what was printed, the metrics, the answers and what the service got are searched
-//! for them: as they are, in pieces, percent-encoded, in base64 and hex, as a list of bytes; and for every
+//! log at level `trace`, what was printed, the metrics, the answers, what the service got and the files of the
+//! spool are searched for them: as they are, in pieces, percent-encoded, in base64 and hex, as a list of bytes; and for every
 //! MAC that was or could be computed with them.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
@@ -25,7 +27,7 @@ use sha2::{Sha256, Sha512};
 use tokio_rustls::TlsConnector;
 
 use crate::support::client::Request;
-use crate::support::gate::{Gate, Setup, write_private};
+use crate::support::gate::{Gate, NO_SPOOL, Setup, write_private};
 use crate::support::host::{self, Host, Proof, SIGNED_ID, prove};
 use crate::support::tls::Pair;
 use crate::support::until;
@@ -115,8 +117,9 @@ impl Needles {
         }
     }
 
-    /// Bytes in hex, in base64 at each of the three places where they can begin, and as numbers.
+    /// Bytes as they are, in hex, in base64 at each of the three places where they can begin, and as numbers.
     fn bytes(&mut self, bytes: &[u8]) {
+        self.0.insert(piece(&bytes[..PIECE]));
         self.add(&HEXLOWER.encode(bytes));
         self.add(&HEXUPPER.encode(bytes));
         for shift in 0..3 {
@@ -131,15 +134,28 @@ impl Needles {
     }
 
     #[track_caller]
-    fn assert_absent(&self, place: &str, text: &str) {
+    fn assert_absent(&self, place: &str, text: impl AsRef<[u8]>) {
         if let Some(found) = self.find(text) {
             panic!("{place} shows {found}");
         }
     }
 
+    /// Looks into every file of the spool; returns how many bytes those of the database have.
+    #[track_caller]
+    fn assert_absent_in_spool(&self, gate: &Path) -> usize {
+        let mut bytes = 0;
+        for entry in fs::read_dir(gate.join("state/spool")).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let content = fs::read(&path).expect("a file");
+            self.assert_absent(&path.display().to_string(), &content);
+            bytes += content.len();
+        }
+        bytes
+    }
+
     /// The first piece in the text, and its line.
-    fn find(&self, text: &str) -> Option<String> {
-        let bytes = text.as_bytes();
+    fn find(&self, text: impl AsRef<[u8]>) -> Option<String> {
+        let bytes = text.as_ref();
         // Few places begin like one of the pieces, and only these are looked up.
         let index = |bytes: &[u8]| {
             usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2])
@@ -227,10 +243,19 @@ impl Watched {
         }
         for path in ["/metrics", "/ready", "/live"] {
             let answer = gate.probe(path);
-            needles.assert_absent(path, &format!("{:?}{}", answer.headers, answer.text()));
+            needles.assert_absent(path, format!("{:?}{}", answer.headers, answer.text()));
+        }
+        let folder = Arc::clone(gate.folder());
+        let has_spool = folder.path().join("state/spool").exists();
+        if has_spool {
+            // With the log beside the database, and once more when it is all in one.
+            needles.assert_absent_in_spool(folder.path());
         }
         let finished = gate.stop();
         assert_eq!(finished.code, Some(0));
+        if has_spool {
+            assert!(needles.assert_absent_in_spool(folder.path()) > 4096);
+        }
         needles.assert_absent("an answer", &answers);
         needles.assert_absent("what was printed", &finished.stdout);
         needles.assert_absent("the log", &finished.stderr);
@@ -240,7 +265,7 @@ impl Watched {
 }
 
 const HOOKS: &str = "[limits]\nbody_deadline = \"400ms\"\nmax_body = \"64KiB\"\nin_flight = 1\n\
-     [upstream]\ntimeout = \"300ms\"\n\
+     [upstream]\ntimeout = \"300ms\"\nanswer_within = \"200ms\"\n\
      [[hook]]\nname = \"default\"\n[hook.generic]\nheader = \"x-signature\"\nprefix = \"sha256=\"\n\
      [[hook]]\nname = \"other\"\npath = \"/other\"\n[hook.gitee]\nmode = \"password\"\n\
      [hook.azure_devops]\nheader = \"x-gate-token\"\n\
@@ -447,13 +472,28 @@ fn broken() -> Vec<Vec<u8>> {
     broken
 }
 
-fn walk(format: &str, with_service: bool) {
+/// What stands behind the gate.
+#[derive(Clone, Copy, PartialEq)]
+enum Behind {
+    Nothing,
+    Service,
+    ServiceWithoutSpool,
+}
+
+fn start(format: &str, behind: Behind, hooks: &str) -> Watched {
     let setup = Setup::bare(&["serve", "--log", "trace", "--log-format", format])
         .args(&["--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--state-dir", "state"])
-        .hooks(HOOKS);
-    let setup = with_files(setup);
-    let upstream = with_service.then(Upstream::start);
-    let mut watched = Watched::new(setup, upstream);
+        .hooks(hooks);
+    let upstream = (behind != Behind::Nothing).then(Upstream::start);
+    Watched::new(with_files(setup), upstream)
+}
+
+fn walk(format: &str, behind: Behind) {
+    let with_service = behind != Behind::Nothing;
+    let mut watched = match behind {
+        Behind::ServiceWithoutSpool => start(format, behind, &format!("{NO_SPOOL}{HOOKS}")),
+        _ => start(format, behind, HOOKS),
+    };
     for request in good() {
         watched.ask(&request);
     }
@@ -480,8 +520,10 @@ fn walk(format: &str, with_service: bool) {
     let answer = client.answer();
     assert_eq!(answer.told(), (408, "timeout"));
     watched.note(&format!("hookgate-outcome: timeout\n{:?}{}", answer.headers, answer.text()));
-    if with_service {
-        service_fails(&mut watched);
+    match behind {
+        Behind::Nothing => {}
+        Behind::Service => service_fails_and_recovers(&mut watched),
+        Behind::ServiceWithoutSpool => service_fails(&mut watched),
     }
     let mut wanted = vec![
         "disabled",
@@ -496,8 +538,10 @@ fn walk(format: &str, with_service: bool) {
         "unsupported",
         taken,
     ];
-    if with_service {
-        wanted.extend(["overloaded", "upstream-failed"]);
+    match behind {
+        Behind::Nothing => {}
+        Behind::Service => wanted.extend(["overloaded", "queued", "set-aside"]),
+        Behind::ServiceWithoutSpool => wanted.extend(["overloaded", "upstream-failed"]),
     }
     let outcomes = watched.finish();
     assert_eq!(
@@ -506,10 +550,9 @@ fn walk(format: &str, with_service: bool) {
     );
 }
 
-/// A service that shows secrets in its refusals, breaks off, is late, or is not there.
-fn service_fails(watched: &mut Watched) {
-    let push = host::github_push(PLAIN);
-    let replies = [
+/// A service that shows secrets in its refusals, breaks off, or is not there.
+fn failures() -> [Reply; 7] {
+    [
         Reply::Answer(302, &[("location", "http://CanaryStray6Tg3Yh8Uj1Ik5Ol2Pm7Qz4/")], STRAY),
         Reply::Answer(401, &[("www-authenticate", STRAY)], STRAY),
         Reply::Answer(500, &[("set-cookie", STRAY)], STRAY),
@@ -519,8 +562,12 @@ fn service_fails(watched: &mut Watched) {
         Reply::Raw("CanaryStray6Tg3Yh8Uj1Ik5Ol2Pm7Qz4\r\n\r\n"),
         Reply::Close,
         Reply::Reset,
-    ];
-    for reply in replies {
+    ]
+}
+
+fn service_fails(watched: &mut Watched) {
+    let push = host::github_push(PLAIN);
+    for reply in failures() {
         watched.upstream.as_ref().expect("a service").reply(reply);
         watched.ask(&push);
         watched.ask(&push.clone().to("/keyed"));
@@ -536,24 +583,67 @@ fn service_fails(watched: &mut Watched) {
     watched.upstream.as_ref().expect("a service").release();
 }
 
+/// The same with a spool, from which all but what was refused arrives in the end.
+fn service_fails_and_recovers(watched: &mut Watched) {
+    let push = host::github_push(PLAIN);
+    for reply in failures() {
+        watched.upstream.as_ref().expect("a service").reply(reply);
+        watched.ask(&push);
+        watched.ask(&push.clone().to("/keyed"));
+        let good = Reply::Answer(200, &[], "");
+        watched.upstream.as_ref().expect("a service").reply(good);
+        watched.gate.drains();
+    }
+    // Later than a host waits, and later than the gate waits.
+    watched.upstream.as_ref().expect("a service").reply(Reply::Hold);
+    let mut held = watched.gate.connect();
+    held.send(push.bytes());
+    watched.upstream.as_ref().expect("a service").holds(1);
+    watched.ask(&push);
+    let late = held.answer();
+    assert_eq!(late.told(), (202, "queued"));
+    watched.note(&format!("{:?}{}", late.headers, late.text()));
+    watched.upstream.as_ref().expect("a service").reply(Reply::Answer(200, &[], ""));
+    watched.upstream.as_ref().expect("a service").release();
+    watched.gate.drains();
+    let counts = watched.gate.spool();
+    assert_eq!((counts.dead, counts.delivered), (4, 11));
+}
+
 #[test]
 fn secrets_come_out_nowhere_while_deliveries_are_forwarded() {
-    walk("json", true);
+    walk("json", Behind::Service);
+}
+
+#[test]
+fn secrets_come_out_nowhere_while_every_delivery_goes_through_the_spool() {
+    let hooks = HOOKS.replace("[[hook]]\n", "[[hook]]\ndelivery = \"spool\"\n");
+    let mut watched = start("json", Behind::Service, &hooks);
+    let requests = good();
+    for request in &requests {
+        watched.ask(request);
+        // Or else one that says the same as another would not be stored.
+        watched.gate.drains();
+    }
+    let outcomes = ["ignored", "pong", "queued"].map(String::from);
+    assert_eq!(watched.outcomes, outcomes.into());
+    assert_eq!(watched.gate.spool().delivered, requests.len() - 2);
+    watched.finish();
 }
 
 #[test]
 fn secrets_come_out_nowhere_while_deliveries_are_printed() {
-    walk("text", false);
+    walk("text", Behind::Nothing);
 }
 
 #[test]
 fn secrets_come_out_nowhere_of_a_text_log_while_deliveries_are_forwarded() {
-    walk("text", true);
+    walk("text", Behind::ServiceWithoutSpool);
 }
 
 #[test]
 fn secrets_come_out_nowhere_of_a_json_log_while_deliveries_are_printed() {
-    walk("json", false);
+    walk("json", Behind::Nothing);
 }
 
 #[test]
@@ -658,7 +748,7 @@ fn a_key_file_that_is_wrong_shows_none_of_its_keys() {
         for command in [&["check", "--key-file", "wrong.key"][..], &["key", "check", "wrong.key"]] {
             let finished = Setup::bare(command).within(gate.folder()).run();
             assert_eq!(finished.code, Some(1), "{text}");
-            needles.assert_absent("check", &format!("{}{}", finished.stdout, finished.stderr));
+            needles.assert_absent("check", format!("{}{}", finished.stdout, finished.stderr));
         }
         // Every other is enough for the gate that runs.
         if n % 2 == 0 {
@@ -668,10 +758,10 @@ fn a_key_file_that_is_wrong_shows_none_of_its_keys() {
         }
     }
     assert_eq!(gate.ask(&host::github_push(PLAIN)).told(), (202, "printed"));
-    needles.assert_absent("metrics", &gate.metrics());
+    needles.assert_absent("metrics", gate.metrics());
     let finished = gate.stop();
     assert!(finished.stderr.contains("key file is not taken"));
-    needles.assert_absent("the log", &format!("{}{}", finished.stdout, finished.stderr));
+    needles.assert_absent("the log", format!("{}{}", finished.stdout, finished.stderr));
 }
 
 #[test]
@@ -727,7 +817,7 @@ fn a_configuration_that_is_wrong_shows_none_of_its_values() {
             fs::write(setup.path("wrong.toml"), &text).expect("a file");
             let finished = setup.run();
             assert_eq!(finished.code, Some(1), "{text}");
-            needles.assert_absent(&text, &format!("{}{}", finished.stdout, finished.stderr));
+            needles.assert_absent(&text, format!("{}{}", finished.stdout, finished.stderr));
         }
     }
     // Numbers can be secrets as well.
@@ -746,18 +836,18 @@ fn a_configuration_that_is_wrong_shows_none_of_its_values() {
     // Flags, and a good URL whose path is nobody's business.
     let flag = Setup::bare(&["serve", "--upstream", &format!("http://u:{STRAY}@h/")]).run();
     assert_eq!(flag.code, Some(1));
-    needles.assert_absent("a flag", &format!("{}{}", flag.stdout, flag.stderr));
+    needles.assert_absent("a flag", format!("{}{}", flag.stdout, flag.stderr));
     let env = Setup::bare(&["serve", "--help"])
         .env("HOOKGATE_UPSTREAM", &format!("http://h/{STRAY}"))
         .run();
-    needles.assert_absent("the help", &format!("{}{}", env.stdout, env.stderr));
+    needles.assert_absent("the help", format!("{}{}", env.stdout, env.stderr));
     let check = Setup::bare(&["check", "--upstream", &format!("http://h/{STRAY}")]).run();
     assert_eq!(check.code, Some(0));
     assert!(check.stdout.contains("http://h\n"), "{}", check.stdout);
-    needles.assert_absent("check", &format!("{}{}", check.stdout, check.stderr));
+    needles.assert_absent("check", format!("{}{}", check.stdout, check.stderr));
     let finished = gate.stop();
     assert!(finished.stderr.contains("configuration is not taken"));
-    needles.assert_absent("the log", &format!("{}{}", finished.stdout, finished.stderr));
+    needles.assert_absent("the log", format!("{}{}", finished.stdout, finished.stderr));
 }
 
 #[test]
@@ -778,7 +868,7 @@ fn the_search_finds_what_it_is_to_find() {
         encoded(),
     ];
     for form in forms {
-        assert!(needles.find(&format!("a {form} b")).is_some(), "{form}");
+        assert!(needles.find(format!("a {form} b")).is_some(), "{form}");
     }
     let mut needles = Needles::new();
     let push = host::github_push(PLAIN);

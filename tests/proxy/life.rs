@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hookgate::scheme::Github;
 
 use crate::support::client::{Client, Request};
-use crate::support::gate::{Finished, Setup};
+use crate::support::gate::{Finished, NO_SPOOL, Setup};
 use crate::support::host::{self, KEY, KEYS, OTHER_KEY, github_push, prove};
 use crate::support::upstream::{Reply, Upstream};
 use crate::support::{key_of, until};
@@ -56,8 +56,11 @@ fn the_first_start_makes_a_key_and_says_all_but_the_key() {
         (before.ino(), before.mtime_nsec(), before.mode()),
         (after.ino(), after.mtime_nsec(), after.mode())
     );
-    let names: Vec<_> = fs::read_dir(folder.path().join("state")).expect("a folder").collect();
-    assert_eq!(names.len(), 2, "the key file and the lock: {names:?}");
+    let names = fs::read_dir(folder.path().join("state")).expect("a folder");
+    let names: BTreeSet<_> = names.map(|it| it.expect("an entry").file_name()).collect();
+    assert_eq!(names, ["control.sock", "lock", "spool", "webhook.key"].map(Into::into).into());
+    assert_eq!(mode(&folder.path().join("state/spool")), 0o700);
+    assert_eq!(mode(&folder.path().join("state/spool/spool.db")), 0o600);
 }
 
 #[test]
@@ -210,7 +213,8 @@ fn the_listener_for_probes_answers_them_and_takes_no_delivery() {
 #[test]
 fn the_metrics_agree_with_what_was_sent() {
     let upstream = Upstream::start();
-    let gate = Setup::new().keys(KEYS).hook().upstream(&upstream).start();
+    let config = format!("{NO_SPOOL}[[hook]]\nname = \"default\"\n");
+    let gate = Setup::new().keys(KEYS).hooks(&config).upstream(&upstream).start();
     let ping = Request::post("/webhook").header("X-GitHub-Event", "ping").body("{}");
     let ping = prove(ping, &Github, KEY, b"");
     let sent = [
@@ -281,6 +285,76 @@ fn the_metrics_agree_with_what_was_sent() {
     until("all records", || (gate.records().len() == requests as usize).then_some(()));
     let ids: BTreeSet<_> = gate.records().iter().map(|it| it["request.id"].to_string()).collect();
     assert_eq!(ids.len(), requests as usize);
+}
+
+#[test]
+fn the_metrics_of_the_spool_agree_with_what_became_of_its_deliveries() {
+    let upstream = Upstream::start();
+    let gate = Setup::new().keys(KEYS).hook().upstream(&upstream).start();
+    let result = |result: &str| {
+        let labels = format!("{{hook=\"default\",result=\"{result}\"}}");
+        gate.metric(&format!("hookgate_spool_deliveries_total{labels}"))
+    };
+    let records =
+        |state: &str| gate.metric(&format!("hookgate_spool_records{{state=\"{state}\"}}"));
+    assert_eq!(gate.metric("hookgate_spool_usable"), 1.0);
+    assert_eq!(gate.metric("hookgate_spool_limit_bytes"), f64::from(1 << 30));
+    let up = format!("hookgate_upstream_up{{upstream=\"{}\"}}", upstream.url());
+    assert_eq!(gate.metric(&up), 1.0);
+
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (200, "forwarded"));
+    upstream.next(Reply::Answer(500, &[], ""));
+    upstream.next(Reply::Answer(500, &[], ""));
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "queued"));
+    until("it arrives", || (result("delivered") == 1.0).then_some(()));
+    upstream.next(Reply::Answer(404, &[], ""));
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "set-aside"));
+    upstream.next(Reply::Answer(500, &[], ""));
+    upstream.next(Reply::Answer(404, &[], ""));
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "queued"));
+    until("it is set aside", || (result("dead") == 2.0).then_some(()));
+    assert_eq!((result("retried"), result("superseded")), (1.0, 0.0));
+    // What the spool says of itself is asked for once a second.
+    until("both are known", || (records("dead") == 2.0).then_some(()));
+    let states = ["pending", "leased", "delivered"].map(records);
+    assert_eq!(states, [0.0, 0.0, 1.0]);
+    // The one that was refused at once is one of them.
+    assert_eq!(gate.metric("hookgate_spool_attempts_total"), 4.0);
+    assert_eq!(gate.metric("hookgate_spool_oldest_age_seconds"), 0.0);
+    assert!(gate.metric("hookgate_spool_bytes") > 0.0);
+    assert!(gate.metric("hookgate_spool_history_bytes") > 0.0);
+    assert_eq!(upstream.count(), 7);
+    let failures = |kind: &str| {
+        let labels = format!("{{hook=\"default\",kind=\"{kind}\"}}");
+        gate.metric(&format!("hookgate_upstream_failures_total{labels}"))
+    };
+    assert_eq!((failures("5xx"), failures("4xx")), (3.0, 2.0));
+    assert_eq!((gate.counted("queued"), gate.counted("set-aside")), (2.0, 1.0));
+
+    // And the log has one record for each request and for each attempt from the spool.
+    until("all records", || (gate.records().len() == 7).then_some(()));
+    let records = gate.records();
+    let again: Vec<_> =
+        records.iter().filter(|it| it["message"] == "Delivery sent from the spool").collect();
+    let told = |it: &serde_json::Value| {
+        let field = |name: &str| it[name].as_str().unwrap_or_default().to_owned();
+        (field("outcome"), field("reason"), it["attempt"].as_u64())
+    };
+    let wanted = [
+        ("upstream-failed", "upstream answered 500", 1),
+        ("forwarded", "", 2),
+        ("set-aside", "upstream answered 404", 1),
+    ];
+    let wanted = wanted.map(|(outcome, reason, n)| (outcome.into(), reason.into(), Some(n)));
+    assert_eq!(again.iter().map(|it| told(it)).collect::<Vec<_>>(), wanted);
+    let id = host::host("github").delivery.expect("an id");
+    assert!(records.iter().all(|it| it["delivery.id"] == id), "{records:?}");
+
+    // A service that wants to be left alone is taken to be down.
+    upstream.next(Reply::Answer(503, &[("retry-after", "60")], ""));
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "queued"));
+    assert_eq!(gate.metric(&up), 0.0);
+    until("it waits", || (gate.metric("hookgate_spool_oldest_age_seconds") > 0.0).then_some(()));
 }
 
 #[test]

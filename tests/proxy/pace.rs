@@ -1,11 +1,12 @@
 //! How often the service hears of a change, and in what form.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hookgate::scheme::Github;
 
 use crate::support::client::Request;
-use crate::support::gate::{Gate, Setup};
+use crate::support::gate::{Gate, NO_SPOOL, Setup};
 use crate::support::host::{KEY, prove};
 use crate::support::until;
 use crate::support::upstream::{Received, Reply, Upstream};
@@ -61,7 +62,9 @@ fn a_burst_reaches_the_service_once_an_interval_and_the_last_of_each_repository_
     });
     let (ended, took) = (Instant::now(), begun.elapsed());
     let told = |outcome: &str| outcomes.iter().filter(|it| *it == outcome).count();
-    assert_eq!(told("forwarded") + told("coalesced"), PUSHES, "{outcomes:?}");
+    // One that comes when an interval has ended waits behind the one that was held.
+    let told = told("forwarded") + told("coalesced") + told("queued");
+    assert_eq!(told, PUSHES, "{outcomes:?}");
 
     let mut received: Vec<Vec<_>> = vec![Vec::new(); REPOSITORIES];
     until("the last of each repository, and the end of the time that counts", || {
@@ -86,9 +89,11 @@ fn a_burst_reaches_the_service_once_an_interval_and_the_last_of_each_repository_
 }
 
 #[test]
-fn what_is_held_goes_when_the_gate_stops() {
+fn without_a_spool_what_is_held_goes_when_the_gate_stops() {
     let upstream = Upstream::start();
-    let gate = start(&upstream, "min_reindex_interval = \"1h\"\nmax_wait = \"1h\"");
+    let config = format!("{NO_SPOOL}[[hook]]\nname = \"default\"\nmin_reindex_interval = \"1h\"\n");
+    let keys = format!("{KEY} name=a\n");
+    let gate = Setup::new().keys(&keys).config(&config).upstream(&upstream).start();
     assert_eq!(gate.ask(&push(1, 1, 2)).told(), (200, "forwarded"));
     assert_eq!(gate.ask(&push(1, 2, 3)).told(), (202, "coalesced"));
     assert_eq!(gate.ask(&push(1, 3, 4)).told(), (202, "coalesced"));
@@ -97,6 +102,28 @@ fn what_is_held_goes_when_the_gate_stops() {
     let received = upstream.take();
     assert_eq!(received.len(), 2, "the latest alone");
     assert!(received[1].text().contains(&format!("{:040x}", 4)));
+}
+
+#[test]
+fn what_is_held_waits_in_the_spool_when_the_gate_stops_and_goes_after_the_next_start() {
+    let upstream = Upstream::start();
+    let gate = start(&upstream, "min_reindex_interval = \"3s\"");
+    let folder = Arc::clone(gate.folder());
+    assert_eq!(gate.ask(&push(1, 1, 2)).told(), (200, "forwarded"));
+    let held_at = Instant::now();
+    assert_eq!(gate.ask(&push(1, 2, 3)).told(), (202, "coalesced"));
+    assert_eq!(gate.ask(&push(1, 3, 4)).told(), (202, "coalesced"));
+    assert_eq!(gate.stop().code, Some(0));
+    assert_eq!(upstream.take().len(), 1);
+    let gate = Setup::new()
+        .within(&folder)
+        .args(&["--config", "hookgate.toml", "--key-file", "webhook.key"])
+        .upstream(&upstream)
+        .start();
+    assert_eq!(gate.spool().pending, 1, "the latest alone");
+    until("it goes", || (upstream.count() == 2).then_some(()));
+    assert!(held_at.elapsed() >= Duration::from_millis(2500), "{:?}", held_at.elapsed());
+    assert!(upstream.take_one().text().contains(&format!("{:040x}", 4)));
 }
 
 #[test]
@@ -126,13 +153,33 @@ fn the_same_push_again_is_not_sent_and_one_that_only_looks_like_it_is() {
 }
 
 #[test]
-fn a_push_that_failed_is_no_duplicate() {
+fn without_a_spool_a_push_that_failed_is_no_duplicate() {
     let upstream = Upstream::start();
-    let gate = start(&upstream, "");
+    let config = format!("{NO_SPOOL}[[hook]]\nname = \"default\"\n");
+    let keys = format!("{KEY} name=a\n");
+    let gate = Setup::new().keys(&keys).config(&config).upstream(&upstream).start();
     upstream.next(Reply::Raw("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"));
     assert_eq!(gate.ask(&push(1, 1, 2)).told(), (502, "upstream-failed"));
     assert_eq!(gate.ask(&push(1, 1, 2)).told(), (200, "forwarded"));
     assert_eq!(gate.ask(&push(1, 1, 2)).told(), (200, "duplicate"));
+}
+
+#[test]
+fn a_push_that_waits_is_not_stored_twice_and_one_that_arrived_from_the_spool_is_a_duplicate() {
+    let upstream = Upstream::with(Reply::Answer(500, &[], ""));
+    let gate = start(&upstream, "");
+    assert_eq!(gate.ask(&push(1, 1, 2)).told(), (202, "queued"));
+    assert_eq!(gate.ask(&push(1, 1, 2)).told(), (202, "queued"));
+    assert_eq!(gate.spool().active(), 1);
+    // A branch that goes back and forth: only what says the same as the youngest is a second copy.
+    assert_eq!(gate.ask(&push(1, 2, 1)).told(), (202, "queued"));
+    assert_eq!(gate.ask(&push(1, 1, 2)).told(), (202, "queued"));
+    assert_eq!(gate.spool().active(), 3);
+    upstream.reply(Reply::Answer(200, &[], ""));
+    gate.drains();
+    assert_eq!(gate.ask(&push(1, 1, 2)).told(), (200, "duplicate"));
+    assert_eq!(gate.ask(&push(1, 2, 3)).told(), (200, "forwarded"));
+    assert_eq!(gate.spool().delivered, 3);
 }
 
 #[test]

@@ -19,6 +19,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::support::gate::{Finished, Setup};
+use crate::support::host::{KEY, github_push};
+use crate::support::until;
+use crate::support::upstream::{Reply, Upstream};
 
 /// What must never come out.
 const CANARY: &str = "c4n4ry-3f9a1b";
@@ -340,4 +343,35 @@ fn a_reader_that_has_enough_is_no_error() {
         assert_eq!(ran.status.code(), Some(0), "{command}");
         assert_eq!(String::from_utf8_lossy(&ran.stderr), "", "{command}");
     }
+}
+
+#[test]
+fn the_gate_that_runs_is_asked_and_sends_again_what_it_is_told_to() {
+    let upstream = Upstream::with(Reply::Answer(404, &[], "not here"));
+    let gate = Setup::new().keys(&format!("{KEY} name=a\n")).upstream(&upstream).start();
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "set-aside"));
+    let spool = |args: &[&str]| {
+        let args = [args, &["--json", "--state-dir", "state"]].concat();
+        let finished = Setup::bare(&["spool"]).args(&args).within(gate.folder()).run();
+        assert_eq!(finished.code, Some(0), "{args:?}: {}", finished.stderr);
+        finished.stdout
+    };
+    let dead = spool(&["list", "--state", "dead"]);
+    let dead: Value = serde_json::from_str(dead.trim()).unwrap();
+    assert_eq!(dead["last_error"], "upstream answered 404", "{dead}");
+    let shown = spool(&["show", &dead["id"].to_string()]);
+    assert!(shown.contains("refs/heads/main") && !shown.contains(KEY), "{shown}");
+
+    upstream.take();
+    upstream.reply(Reply::Answer(200, &[], "indexed"));
+    spool(&["redeliver", "--dead"]);
+    until("it arrives", || (upstream.count() == 2).then_some(()));
+    until("it is in the history", || {
+        spool(&["list", "--state", "delivered"]).contains("github").then_some(())
+    });
+    assert_eq!(spool(&["list", "--state", "dead"]), "");
+    let offline = Setup::bare(&["spool", "list", "--offline", "--state-dir", "state"]);
+    let refused = offline.within(gate.folder()).run();
+    assert_eq!(refused.code, Some(1), "the gate has it: {}", refused.stdout);
+    assert_eq!(gate.stop().code, Some(0));
 }

@@ -4,9 +4,9 @@ use hookgate::scheme::{Family, Gitea, Gitee, GiteeMode, Github};
 
 use super::{gate, unique};
 use crate::support::client::Request;
-use crate::support::gate::Setup;
+use crate::support::gate::{NO_SPOOL, Setup};
 use crate::support::host::{self, KEY, KEYS, github_push, prove};
-use crate::support::upstream::{Reply, Upstream};
+use crate::support::upstream::{Received, Reply, Upstream};
 
 #[test]
 fn what_the_service_answers_goes_back_without_its_headers() {
@@ -42,11 +42,14 @@ fn what_the_service_answers_goes_back_without_its_headers() {
     assert_eq!(answer.header("trailer"), None);
 }
 
+/// With a short time for a call.
+const IMPATIENT: &str = "[upstream]\ntimeout = \"400ms\"\n[[hook]]\nname = \"default\"\n";
+
 #[test]
-fn a_service_that_refuses_or_breaks_off_is_told_as_a_failure() {
+fn without_a_spool_a_service_that_refuses_or_breaks_off_is_told_as_a_failure() {
     let upstream = Upstream::start();
-    let config = "[upstream]\ntimeout = \"400ms\"\n[[hook]]\nname = \"default\"\n";
-    let gate = Setup::new().keys(KEYS).hooks(config).upstream(&upstream).start();
+    let config = format!("{NO_SPOOL}{IMPATIENT}");
+    let gate = Setup::new().keys(KEYS).hooks(&config).upstream(&upstream).start();
     let location = &[("location", "http://127.0.0.1:1/elsewhere"), ("retry-after", "9")];
     // Reply, attempts, status of the answer.
     let cases = [
@@ -100,10 +103,87 @@ fn a_service_that_refuses_or_breaks_off_is_told_as_a_failure() {
     let url = upstream.url();
     drop(gate);
     drop(upstream);
-    let gate = Setup::new().keys(KEYS).hook().args(&["--upstream", &url]).start();
+    let gate = Setup::new().keys(KEYS).hooks(&config).args(&["--upstream", &url]).start();
     assert_eq!(gate.ask(&github_push(KEY)).told(), (502, "upstream-failed"));
     let failures = "hookgate_upstream_failures_total{hook=\"default\",kind=\"connect\"}";
     assert_eq!(gate.metric(failures), 1.0);
+}
+
+#[test]
+fn what_a_service_breaks_off_is_queued_and_what_it_refuses_is_set_aside() {
+    let upstream = Upstream::start();
+    let gate = Setup::new().keys(KEYS).hooks(IMPATIENT).upstream(&upstream).start();
+    let headers = &[
+        ("location", "http://127.0.0.1:1/elsewhere"),
+        ("retry-after", "0"),
+        ("set-cookie", "session=s3cret"),
+        ("content-type", "text/html"),
+    ];
+    // Reply, attempts, outcome.
+    let cases = [
+        (Reply::Answer(301, headers, "moved"), 1, "set-aside"),
+        (Reply::Answer(304, &[], ""), 1, "set-aside"),
+        (Reply::Answer(400, headers, "bad"), 1, "set-aside"),
+        (Reply::Answer(401, &[("www-authenticate", "Basic")], "who"), 1, "set-aside"),
+        (Reply::Answer(404, &[], "none"), 1, "set-aside"),
+        (Reply::Answer(410, &[], "gone"), 1, "set-aside"),
+        (Reply::Answer(408, &[], "slow"), 1, "queued"),
+        (Reply::Answer(425, &[], "early"), 1, "queued"),
+        (Reply::Answer(429, &[], "slower"), 1, "queued"),
+        (Reply::Answer(500, headers, "oops"), 1, "queued"),
+        (Reply::Answer(503, &[], "later"), 1, "queued"),
+        (Reply::Raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"), 1, "queued"),
+        (Reply::Raw("220 smtp.example.com ESMTP\r\n"), 1, "queued"),
+        (Reply::Raw("HTTP/1.1 200 OK\r\ncontent-len"), 2, "queued"),
+        (Reply::Close, 2, "queued"),
+        (Reply::Reset, 2, "queued"),
+        (Reply::Hold, 1, "queued"),
+    ];
+    let (mut dead, mut delivered) = (0, 0);
+    for (reply, attempts, outcome) in cases {
+        for _ in 0..attempts {
+            upstream.next(reply.clone());
+        }
+        let answer = gate.ask(&github_push(KEY));
+        assert_eq!(answer.told(), (202, outcome), "{reply:?}");
+        let mut names: Vec<_> = answer.headers.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        let ours = ["content-length", "content-type", "date", "hookgate-outcome"];
+        assert_eq!(names, ours, "{reply:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{reply:?}");
+        let id = host::host("github").delivery.expect("an id");
+        let wanted = serde_json::json!({"outcome": outcome, "delivery": id});
+        assert_eq!(answer.json(), wanted, "{reply:?}");
+        let mut calls = attempts;
+        if outcome == "queued" {
+            gate.drains();
+            calls += 1;
+            delivered += 1;
+        } else {
+            dead += 1;
+        }
+        let received = upstream.take();
+        assert_eq!(received.len(), calls, "{reply:?}");
+        for one in &received {
+            assert_eq!(one.text(), host::host("github").body, "{reply:?}");
+            let sent = |one: &Received| {
+                let mut headers = one.headers.clone();
+                headers.sort();
+                headers
+            };
+            assert_eq!(sent(one), sent(&received[0]), "{reply:?}");
+        }
+        let counts = gate.spool();
+        assert_eq!((counts.dead, counts.delivered), (dead, delivered), "{reply:?}");
+    }
+    upstream.release();
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (200, "forwarded"), "the refused block nothing");
+    let url = upstream.url();
+    drop(gate);
+    drop(upstream);
+    let gate = Setup::new().keys(KEYS).hook().args(&["--upstream", &url]).start();
+    assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "queued"));
+    assert_eq!(gate.spool().active(), 1);
 }
 
 #[test]

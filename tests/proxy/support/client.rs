@@ -222,9 +222,17 @@ impl<S: Read + Write> Client<S> {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut piece = [0; 16 * 1024];
-        let read = self.stream.read(&mut piece)?;
-        self.buffer.extend_from_slice(&piece[..read]);
-        Ok(read)
+        loop {
+            match self.stream.read(&mut piece) {
+                // On Linux a socket with a timeout says so when the process was stopped and goes on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    let read = read?;
+                    self.buffer.extend_from_slice(&piece[..read]);
+                    return Ok(read);
+                }
+            }
+        }
     }
 }
 

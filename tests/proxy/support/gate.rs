@@ -15,8 +15,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::{self, Answer, Client, Request};
+use super::spool::{self, Counts};
 use super::upstream::Upstream;
 use super::{PATIENCE, until, within};
+
+/// In a configuration, before the hooks: deliveries are sent while the host waits, or not at all.
+pub(crate) const NO_SPOOL: &str = "[spool]\nenabled = false\n";
 
 /// How the program is to be started. Ports are chosen by the system unless something else is said.
 #[derive(Debug)]
@@ -193,6 +197,18 @@ impl Gate {
             .lines()
             .filter(|line| line.starts_with("hookgate_requests_total{") && line.contains(&wanted));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// How many deliveries of the spool are in each state.
+    #[track_caller]
+    pub(crate) fn spool(&self) -> Counts {
+        spool::counts(&self.path("state"))
+    }
+
+    /// Waits until nothing in the spool is on its way any more.
+    #[track_caller]
+    pub(crate) fn drains(&self) {
+        until("the spool is drained", || (self.spool().active() == 0).then_some(()));
     }
 
     /// The log so far.

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod gate;
 pub(crate) mod host;
 pub(crate) mod load;
+pub(crate) mod spool;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 
