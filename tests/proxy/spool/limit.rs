@@ -114,6 +114,20 @@ fn dead_letters_can_fill_it_and_then_a_refusal_is_told_to_the_host() {
 }
 
 #[test]
+fn a_disk_with_too_little_free_space_is_as_good_as_a_full_spool() {
+    let upstream = Upstream::with(Reply::By(without_the_first));
+    let config = "[spool]\nmin_free = \"1000TiB\"\n";
+    let gate = setup(config, "").upstream(&upstream).start();
+    assert_full(&gate.ask(&large(1, 2)));
+    assert_eq!(gate.ask(&large(2, 2)).told(), (200, "forwarded"));
+    until("the metrics say so", || (gate.metric("hookgate_spool_full") == 1.0).then_some(()));
+    let ready = gate.probe("/ready");
+    let wanted = "the spool is full: the file system has too little free space";
+    assert!(ready.status == 200 && ready.text().contains(wanted), "{ready:?}");
+    assert_eq!(gate.spool().active(), 0);
+}
+
+#[test]
 fn a_full_spool_is_full_after_a_restart_and_keeps_what_it_has() {
     let down = Down::new();
     let gate = setup(SMALL, "").args(&["--upstream", &down.url()]).start();
