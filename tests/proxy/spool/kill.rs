@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{Arrivals, Hosts, Plan, again, count, push_of, setup, waiting};
-use crate::support::gate::write_private;
+use crate::support::gate::{Setup, write_private};
 use crate::support::host::large_change;
 use crate::support::upstream::{Received, Reply, Upstream};
 use crate::support::{until, within};
@@ -15,8 +15,14 @@ const KEY: &str = "S2lsbGVkQWdhaW5BbmRBZ2FpbkFuZEFnYWlu";
 /// The gate lives for no longer than this.
 const LIFE: Duration = Duration::from_millis(400);
 
-/// How long what failed many times may back off.
-const LAST_WAIT: Duration = Duration::from_secs(600);
+/// After so many kills there is another one while the gate starts.
+const THEN_AT_START: usize = 4;
+
+/// By then it has started, in most cases.
+const START: Duration = Duration::from_millis(100);
+
+/// In so many times two seconds all has arrived.
+const ROUNDS: usize = 60;
 
 /// Fails half of its calls, in no order that one could keep step with.
 fn unreliable(received: &Received) -> Reply {
@@ -25,6 +31,11 @@ fn unreliable(received: &Received) -> Reply {
         1 => Reply::Close,
         _ => Reply::Answer(200, &[], ""),
     }
+}
+
+/// Between none and one.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().expect("chance")) / f64::from(u32::MAX)
 }
 
 #[test]
@@ -37,26 +48,36 @@ fn nothing_that_was_acknowledged_is_lost_however_often_the_gate_is_killed() {
     let plan = Plan { key: KEY, hosts: 32, repositories: 64, pushes: usize::MAX, padding: 0 };
     let hosts = Hosts::start(gate.address(), plan);
     let mut arrivals = Arrivals::default();
-    for _ in 0..kills {
+    let mut starts = 0;
+    for kill in 1..=kills {
         // No condition is waited for: any moment will do.
-        let chance = getrandom::u32().expect("chance");
-        std::thread::sleep(LIFE.mul_f64(f64::from(chance) / f64::from(u32::MAX)));
+        std::thread::sleep(LIFE.mul_f64(chance()));
         let folder = gate.kill();
         arrivals.add(upstream.take());
+        if kill % THEN_AT_START == 0 {
+            starts += 1;
+            again(&folder).upstream(&upstream).start_and_kill(START.mul_f64(chance()));
+        }
         gate = again(&folder).upstream(&upstream).start();
         hosts.turn_to(gate.address());
     }
     let sent = hosts.stop();
     upstream.reply(Reply::Answer(200, &[], ""));
     let began = Instant::now();
-    let drained = within(LAST_WAIT, || {
-        arrivals.add(upstream.take());
-        (gate.spool().active() == 0).then_some(())
+    // What has failed many times waits for minutes; an operator can shorten that.
+    let drained = (0..ROUNDS).find_map(|_| {
+        let again = ["spool", "redeliver", "--state", "pending", "--state-dir", "state"];
+        let again = Setup::bare(&again).within(gate.folder()).run();
+        assert_eq!(again.code, Some(0), "{again:?}");
+        within(Duration::from_secs(2), || {
+            arrivals.add(upstream.take());
+            (gate.spool().active() == 0).then_some(())
+        })
     });
     arrivals.add(upstream.take());
     let lost = arrivals.lost(&sent.acknowledged);
     println!(
-        "{kills} kills: {} acknowledged, {lost} lost; told {:?}; the service took {}, {} of them again, \
+        "{kills} kills and {starts} at the start: {} acknowledged, {lost} lost; told {:?}; the service took {}, {} of them again, \
          and refused {}; drained after {:.1?}",
         sent.acknowledged.len(),
         sent.outcomes,

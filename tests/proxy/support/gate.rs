@@ -125,6 +125,14 @@ impl Setup {
         Gate { address, health: address_after(&log, "answering /live"), running }
     }
 
+    /// Starts the program and ends it after this time, wherever it is then.
+    pub(crate) fn start_and_kill(self, after: Duration) {
+        let mut running = self.spawn();
+        std::thread::sleep(after);
+        running.child.kill().expect("our own child");
+        running.ended(PATIENCE).expect("the program did not end in time");
+    }
+
     /// Runs the program to its end, which must come by itself.
     #[track_caller]
     pub(crate) fn run(self) -> Finished {
