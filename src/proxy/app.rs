@@ -71,6 +71,8 @@ pub enum Stopped {
     Drained,
     /// The grace period ended with so many connections open.
     Cut(usize),
+    /// It ended with calls under way. Their deliveries are in the spool.
+    Unfinished,
 }
 
 /// What serving, reloading and probing share.
@@ -263,7 +265,8 @@ impl App {
             // It drains by itself; what it was asked for is in the spool or was not answered.
             drop(controlling.await);
         }
-        if !shared.close_spool(draining, finished).await {
+        let is_finished = shared.close_spool(draining, finished).await;
+        if !is_finished {
             tracing::warn!(
                 "the grace period ended with calls under way: their deliveries are sent again"
             );
@@ -275,7 +278,11 @@ impl App {
         if let Some(probing) = probing {
             probing.abort();
         }
-        if cut == 0 { Stopped::Drained } else { Stopped::Cut(cut) }
+        match cut {
+            0 if is_finished => Stopped::Drained,
+            0 => Stopped::Unfinished,
+            cut => Stopped::Cut(cut),
+        }
     }
 }
 

@@ -15,5 +15,6 @@ mod indexer;
 mod life;
 mod pace;
 mod reload;
+mod spool;
 mod spool_cli;
 mod usage;

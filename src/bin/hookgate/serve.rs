@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::ServeArgs;
 
-/// The grace period ended with connections open.
+/// The grace period ended with connections open or calls under way.
 const CUT: u8 = 3;
 /// A second signal came.
 const FORCED: u8 = 4;
@@ -83,6 +83,10 @@ fn ended(stopped: Stopped) -> ExitCode {
         }
         Stopped::Cut(connections) => {
             tracing::warn!(connections, "stopped, the grace period ended with connections open");
+            ExitCode::from(CUT)
+        }
+        Stopped::Unfinished => {
+            tracing::warn!("stopped, the grace period ended with calls under way");
             ExitCode::from(CUT)
         }
     }

@@ -384,6 +384,8 @@ impl Durable {
         let attempt =
             Attempt { delivery: &delivery, repository, number: 1, since: parcel.received_at };
         self.conclude(settings, &lease, attempt, &answer).await;
+        // It is to be tried again, or its repository has more.
+        settings.link.wake();
     }
 
     /// Sends one that waited in the spool.

@@ -26,6 +26,8 @@ pub(crate) const NO_SPOOL: &str = "[spool]\nenabled = false\n";
 #[derive(Debug)]
 pub(crate) struct Setup {
     folder: Arc<TempDir>,
+    /// The command that runs the program, if it is not run by itself.
+    runner: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
 }
@@ -46,11 +48,17 @@ impl Setup {
     /// `hookgate` with these arguments alone, in a fresh folder.
     pub(crate) fn bare(args: &[&str]) -> Self {
         let folder = Arc::new(TempDir::with_prefix("hookgate-").expect("a folder"));
-        Self { folder, args: Vec::new(), env: Vec::new() }.args(args)
+        Self { folder, runner: Vec::new(), args: Vec::new(), env: Vec::new() }.args(args)
     }
 
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(OsString::from));
+        self
+    }
+
+    /// Run by this command, which must become the program and not stay its parent.
+    pub(crate) fn under(mut self, runner: &[&str]) -> Self {
+        self.runner = runner.iter().map(OsString::from).collect();
         self
     }
 
@@ -124,9 +132,11 @@ impl Setup {
     }
 
     fn spawn(self) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hookgate"));
+        let program = OsString::from(env!("CARGO_BIN_EXE_hookgate"));
+        let mut words = self.runner.iter().chain([&program]).chain(&self.args);
+        let mut command = Command::new(words.next().expect("a command"));
         command
-            .args(&self.args)
+            .args(words)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("RUST_BACKTRACE", "1")
@@ -259,6 +269,28 @@ impl Gate {
     #[track_caller]
     pub(crate) fn wait(self) -> Finished {
         self.running.wait(PATIENCE)
+    }
+
+    /// Ends the program where it stands. Returns its folder.
+    #[track_caller]
+    pub(crate) fn kill(mut self) -> Arc<TempDir> {
+        self.running.child.kill().expect("our own child");
+        self.running.ended(PATIENCE).expect("the program did not end in time");
+        Arc::clone(&self.running.folder)
+    }
+
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// The most memory that the program has had so far, in bytes.
+    #[track_caller]
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("Linux");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") * 1024
     }
 
     /// Stops the program as an operator would, and waits for it.

@@ -300,6 +300,34 @@ pub(crate) fn github_push(key: &str) -> Request {
     host("github").signed_with(key)
 }
 
+/// A push of GitHub under [`KEY`]: `main` of `github.com/acme/<repository>` goes from one number to another.
+/// Its id is `<repository>-<to>`.
+pub(crate) fn change(repository: usize, from: usize, to: usize) -> Request {
+    large_change(KEY, repository, from, to, 0)
+}
+
+/// The same with another key and so many bytes that say nothing.
+pub(crate) fn large_change(
+    key: &str,
+    repository: usize,
+    from: usize,
+    to: usize,
+    padding: usize,
+) -> Request {
+    let body = format!(
+        "{{\"ref\":\"refs/heads/main\",\"before\":\"{from:040x}\",\"after\":\"{to:040x}\",\
+         \"repository\":{{\"clone_url\":\"https://github.com/acme/{repository}.git\"}},\
+         \"padding\":\"{:padding$}\"}}",
+        ""
+    );
+    let request = Request::post("/webhook")
+        .header("Content-Type", "application/json")
+        .header("X-GitHub-Event", "push")
+        .header("X-GitHub-Delivery", &format!("{repository}-{to}"))
+        .body(body);
+    prove(request, &Github, key, b"")
+}
+
 impl Host {
     /// The push as the host sends it, with a good proof.
     pub(crate) fn push(&self) -> Request {

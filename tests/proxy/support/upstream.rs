@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{PATIENCE, until};
 
@@ -21,6 +21,8 @@ pub(crate) enum Reply {
     Raw(&'static str),
     /// Holds the request until [`Upstream::release`], then answers 200.
     Hold,
+    /// Answers after this time with this status.
+    Wait(Duration, u16),
     /// Closes without a word.
     Close,
     /// Resets the connection.
@@ -34,6 +36,10 @@ pub(crate) enum Reply {
 pub(crate) struct Received {
     /// When all of it was there.
     pub(crate) at: Instant,
+    /// Which it is of all; the first is 1.
+    pub(crate) number: usize,
+    /// Whether the service takes it, or will.
+    pub(crate) is_taken: bool,
     /// Method, target and version.
     pub(crate) line: String,
     /// In the order in which they came, names as they came.
@@ -49,6 +55,12 @@ impl Received {
 
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The id under which the gate knows it.
+    #[track_caller]
+    pub(crate) fn id(&self) -> &str {
+        self.header("hookgate-delivery").expect("an id")
     }
 }
 
@@ -89,7 +101,10 @@ impl Upstream {
 
     /// A service whose usual reply is this one.
     pub(crate) fn with(usual: Reply) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"), usual)
+    }
+
+    fn on(listener: TcpListener, usual: Reply) -> Self {
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -147,6 +162,11 @@ impl Upstream {
         received.remove(0)
     }
 
+    /// The ids of all that came since this was last asked.
+    pub(crate) fn take_ids(&self) -> Vec<String> {
+        self.take().iter().map(|one| one.id().to_owned()).collect()
+    }
+
     /// How many requests came in all.
     pub(crate) fn count(&self) -> usize {
         self.shared.state().count
@@ -162,6 +182,31 @@ impl Upstream {
     pub(crate) fn release(&self) {
         self.shared.state().releases += 1;
         self.shared.released.notify_all();
+    }
+}
+
+/// A service that is down: connections to its port are refused.
+#[derive(Debug)]
+pub(crate) struct Down(Socket);
+
+impl Down {
+    pub(crate) fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Whose port it is until it listens.
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a port");
+        Self(socket)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let address = self.0.local_addr().expect("an address").as_socket().expect("of IP");
+        format!("http://{address}")
+    }
+
+    /// From now on it answers 200 to everything.
+    pub(crate) fn up(self) -> Upstream {
+        self.0.listen(128).expect("a port of our own");
+        Upstream::on(self.0.into(), Reply::Answer(200, &[], ""))
     }
 }
 
@@ -197,12 +242,19 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             break;
         }
         let Ok(stream) = stream else { continue };
+        let (ended, open) = connections.into_iter().partition(JoinHandle::is_finished);
+        connections = open;
+        join(ended);
         let shared = Arc::clone(shared);
         connections.push(std::thread::spawn(move || {
             // A client that goes away is none of ours.
             let _ = serve(stream, &shared);
         }));
     }
+    join(connections);
+}
+
+fn join(connections: Vec<JoinHandle<()>>) {
     for connection in connections {
         connection.join().expect("a connection's thread");
     }
@@ -214,15 +266,21 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
-    while let Some(received) = receive(&mut stream, &mut buffer, shared)? {
+    while let Some(mut received) = receive(&mut stream, &mut buffer, shared)? {
         let reply = {
             let mut state = shared.state();
             state.count += 1;
+            received.number = state.count;
             let next = state.next.pop_front();
             let mut reply = next.unwrap_or_else(|| state.usual.clone());
             while let Reply::By(judge) = reply {
                 reply = judge(&received);
             }
+            received.is_taken = match reply {
+                Reply::Answer(status, ..) | Reply::Wait(_, status) => (200..300).contains(&status),
+                Reply::Hold => true,
+                _ => false,
+            };
             if !state.forgets {
                 state.received.push(received);
             }
@@ -235,6 +293,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             Reply::Hold => {
                 hold(shared);
                 answer(&mut stream, 200, &[], "held")?;
+            }
+            Reply::Wait(time, status) => {
+                std::thread::sleep(time);
+                answer(&mut stream, status, &[], "")?;
             }
             Reply::Close => return Ok(()),
             Reply::Reset => return SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
@@ -289,7 +351,8 @@ fn receive(
     let line = lines.next().unwrap_or_default().to_owned();
     let headers = lines.filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let mut received = Received { at: Instant::now(), line, headers, body: Vec::new() };
+    let at = Instant::now();
+    let mut received = Received { at, number: 0, is_taken: false, line, headers, body: Vec::new() };
     let length = received.header("content-length").and_then(|length| length.parse().ok());
     let length = length.unwrap_or(0);
     while buffer.len() < length {

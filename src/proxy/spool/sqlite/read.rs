@@ -121,7 +121,7 @@ pub(super) fn status(
         Some(Ok(oldest)) => (oldest, None),
         Some(Err(error)) => (None, Some(error)),
     };
-    let health = match (&snapshot.unusable, room.limit(totals.bytes().saturating_add(1))) {
+    let health = match (&snapshot.unusable, room.exhausted(totals)) {
         (Some(error), _) if error.kind() == SpoolErrorKind::Closed => Health::Closed,
         (Some(error), _) => Health::Failed(error.to_string()),
         (None, Some(limit)) => Health::Full(limit),

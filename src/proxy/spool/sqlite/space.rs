@@ -34,6 +34,8 @@ pub(super) struct Totals {
     pub(super) attempts: u64,
     /// The last number that was given.
     pub(super) last_id: i64,
+    /// What the last delivery needed that found no room; zero if one has found some since.
+    pub(super) refused: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,12 +103,23 @@ pub(super) struct Room {
 
 impl Room {
     /// Whether `growth` more bytes may be stored. What does not grow always may.
-    pub(super) fn admit(&self, totals: &Totals, growth: i64) -> Result<(), SpoolError> {
+    pub(super) fn admit(&self, totals: &mut Totals, growth: i64) -> Result<(), SpoolError> {
         let Ok(growth @ 1..) = u64::try_from(growth) else { return Ok(()) };
         match self.limit(totals.bytes().saturating_add(growth)) {
-            None => Ok(()),
-            Some(limit) => Err(SpoolErrorKind::Full(limit).into()),
+            None => {
+                totals.refused = 0;
+                Ok(())
+            }
+            Some(limit) => {
+                totals.refused = growth;
+                Err(SpoolErrorKind::Full(limit).into())
+            }
         }
+    }
+
+    /// The limit for which it takes nothing, or did not take what came last.
+    pub(super) fn exhausted(&self, totals: &Totals) -> Option<Limit> {
+        self.limit(totals.bytes().saturating_add(totals.refused.max(1)))
     }
 
     /// The limit that holding `bytes` exceeds.
@@ -208,7 +221,24 @@ mod tests {
         let mut totals = Totals::default();
         totals.added(State::Dead, held);
         totals.added(State::Delivered, 1 << 40);
-        room.admit(&totals, growth).map_err(|error| error.kind())
+        room.admit(&mut totals, growth).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn it_is_full_as_long_as_there_is_no_room_for_what_was_refused() {
+        let mut totals = Totals::default();
+        totals.added(State::Pending, 60);
+        let room = room(100, 1000);
+        assert_eq!(room.exhausted(&totals), None);
+        room.admit(&mut totals, 41).unwrap_err();
+        assert_eq!(room.exhausted(&totals), Some(Limit::Bytes));
+        totals.removed(State::Pending, 1);
+        assert_eq!(room.exhausted(&totals), None);
+        totals.added(State::Pending, 1);
+        room.admit(&mut totals, 40).unwrap();
+        assert_eq!(room.exhausted(&totals), None, "there is room for smaller ones");
+        totals.added(State::Pending, 40);
+        assert_eq!(room.exhausted(&totals), Some(Limit::Bytes));
     }
 
     #[test]
