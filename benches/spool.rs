@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 /// How many are sent in one iteration, to a spool of its own.
 const RECORDS: u64 = 10_000;
 const SENDERS: u64 = 64;
+const PAIRS: usize = 9;
 const BODY: usize = 8 << 10;
 const REPOSITORIES: u64 = 2_000;
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -40,47 +41,58 @@ fn append(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(RECORDS)).sampling_mode(SamplingMode::Flat);
     group.sample_size(10).measurement_time(Duration::from_secs(8));
     group.bench_function("plain insert", |bencher| {
-        bencher.iter_custom(|times| {
-            let append = || {
-                let folder = tempfile::tempdir().unwrap();
-                let (to_writer, rows) = mpsc::channel();
-                let path = folder.path().join("plain.db");
-                let writer = thread::spawn(move || plain_insert(&path, &rows));
-                let elapsed = runtime.block_on(send(|record| {
-                    let (done, committed) = oneshot::channel();
-                    to_writer.send((record, done)).unwrap();
-                    async { committed.await.unwrap() }
-                }));
-                drop(to_writer);
-                writer.join().unwrap();
-                elapsed
-            };
-            (0..times).map(|_| append()).sum()
-        });
+        bencher.iter_custom(|times| (0..times).map(|_| append_plainly(&runtime)).sum());
     });
     for (name, has_key) in [("spool", false), ("spool, coalescing keys", true)] {
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|times| {
-                let append = || {
-                    let folder = tempfile::tempdir().unwrap();
-                    let spool = open(folder.path());
-                    let elapsed = runtime.block_on(send(|mut record| {
-                        if has_key {
-                            record.about.coalescing_key = Some(record.about.delivery.clone());
-                        }
-                        let append = spool.append(record);
-                        async {
-                            append.await.unwrap();
-                        }
-                    }));
-                    runtime.block_on(spool.close());
-                    elapsed
-                };
-                (0..times).map(|_| append()).sum()
-            });
+            bencher.iter_custom(|times| (0..times).map(|_| append_all(&runtime, has_key)).sum());
         });
     }
     group.finish();
+    if std::env::args().any(|arg| arg == "--bench") {
+        compare(&runtime);
+    }
+}
+
+/// One after the other, so that whatever else the machine does happens to both.
+fn compare(runtime: &Runtime) {
+    let mut ratios: Vec<_> = (0..PAIRS)
+        .map(|_| append_plainly(runtime).as_secs_f64() / append_all(runtime, false).as_secs_f64())
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let [low, median, high] = [ratios[0], ratios[PAIRS / 2], ratios[PAIRS - 1]];
+    println!("spool/plain insert       thrpt: [{low:.2} {median:.2} {high:.2}] of {PAIRS} pairs");
+}
+
+fn append_plainly(runtime: &Runtime) -> Duration {
+    let folder = tempfile::tempdir().unwrap();
+    let (to_writer, rows) = mpsc::channel();
+    let path = folder.path().join("plain.db");
+    let writer = thread::spawn(move || plain_insert(&path, &rows));
+    let elapsed = runtime.block_on(send(|record| {
+        let (done, committed) = oneshot::channel();
+        to_writer.send((record, done)).unwrap();
+        async { committed.await.unwrap() }
+    }));
+    drop(to_writer);
+    writer.join().unwrap();
+    elapsed
+}
+
+fn append_all(runtime: &Runtime, has_key: bool) -> Duration {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let elapsed = runtime.block_on(send(|mut record| {
+        if has_key {
+            record.about.coalescing_key = Some(record.about.delivery.clone());
+        }
+        let append = spool.append(record);
+        async {
+            append.await.unwrap();
+        }
+    }));
+    runtime.block_on(spool.close());
+    elapsed
 }
 
 /// A worker that leases and acknowledges whatever there is.

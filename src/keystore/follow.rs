@@ -116,23 +116,27 @@ mod report {
 
     use super::LoadError;
 
+    /// What a log calls it, wherever it is in the sources.
+    #[cfg(feature = "tracing")]
+    const TARGET: &str = "hookgate::keystore";
+
     pub(super) fn loaded(path: &Path, keys: usize) {
         #[cfg(feature = "tracing")]
-        tracing::info!(path = %path.display(), keys, "key file is in force");
+        tracing::info!(target: TARGET, path = %path.display(), keys, "key file is in force");
         #[cfg(not(feature = "tracing"))]
         let _ = (path, keys);
     }
 
     pub(super) fn warning(path: &Path, warning: &str) {
         #[cfg(feature = "tracing")]
-        tracing::warn!(path = %path.display(), "{warning}");
+        tracing::warn!(target: TARGET, path = %path.display(), "{warning}");
         #[cfg(not(feature = "tracing"))]
         let _ = (path, warning);
     }
 
     pub(super) fn failed(path: &Path, error: &LoadError) {
         #[cfg(feature = "tracing")]
-        tracing::error!(path = %path.display(), %error, "key file is not taken, the last good keys stay in force");
+        tracing::error!(target: TARGET, path = %path.display(), %error, "key file is not taken, the last good keys stay in force");
         #[cfg(not(feature = "tracing"))]
         let _ = (path, error);
     }

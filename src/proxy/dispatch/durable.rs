@@ -339,6 +339,7 @@ impl Durable {
             return match kept {
                 Ok(()) => {
                     settings.sender.metrics.spooled(SpoolResult::Dead);
+                    settings.link.wake();
                     answer.turned(Outcome::SetAside)
                 }
                 Err(error) => {

@@ -453,13 +453,13 @@ impl Writer<'_> {
         )?;
         self.gauge(
             "unverified",
-            "Bytes of bodies that are held and not yet verified.",
+            "Room that bodies take in memory, until they are verified and answered.",
             Some(&Unit::Bytes),
             sample.unverified_bytes,
         )?;
         self.gauge(
             "unverified_limit",
-            "How many bytes of unverified bodies may be held.",
+            "How much room there is for bodies in memory.",
             Some(&Unit::Bytes),
             sample.unverified_limit_bytes,
         )?;

@@ -70,11 +70,21 @@ impl Queue<'_> {
     }
 
     pub(super) fn youngest(&self, lane: i64) -> rusqlite::Result<Option<Youngest>> {
-        self.cached(sql::YOUNGEST)?
-            .query_row((lane,), |row| {
-                Ok(Youngest { id: record_id(row, 0)?, stage: row.get(1)?, identity: row.get(2)? })
-            })
-            .optional()
+        let youngest = |sql| {
+            self.cached(sql)?
+                .query_row((lane,), |row| {
+                    Ok(Youngest {
+                        id: record_id(row, 0)?,
+                        stage: row.get(1)?,
+                        identity: row.get(2)?,
+                    })
+                })
+                .optional()
+        };
+        // Nothing waits where nothing is to be waited for.
+        let Some(head) = youngest(sql::YOUNGEST_HEAD)? else { return Ok(None) };
+        let waiting = youngest(sql::YOUNGEST_WAITING)?;
+        Ok(Some(waiting.filter(|waiting| waiting.id > head.id).unwrap_or(head)))
     }
 
     pub(super) fn waiting_with_key(&self, hook: &str, key: &str) -> rusqlite::Result<Option<Held>> {

@@ -40,10 +40,10 @@ const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
 /// After so many bytes the log is copied into the file, so that it begins anew.
-const CHECKPOINT_AFTER: usize = 8 << 20;
+const CHECKPOINT_AFTER: usize = 16 << 20;
 
 /// What the log takes for an operation beside its body: a few pages.
-const OPERATION_BYTES: usize = 16 << 10;
+const OPERATION_BYTES: usize = 8 << 10;
 
 /// The writer tidies up when nobody has asked for anything for so long.
 const IDLE_AFTER: Duration = Duration::from_millis(200);
