@@ -1,7 +1,9 @@
 //! What is held back, and what is not stored twice, across the end of the process.
 
+use hookgate::scheme::Github;
+
 use super::{again, rows, setup, waiting};
-use crate::support::host::change;
+use crate::support::host::{KEY, change, prove};
 use crate::support::upstream::{Reply, Upstream};
 
 #[test]
@@ -30,16 +32,10 @@ fn of_pushes_that_wait_for_the_service_the_latest_alone_goes_if_the_hook_coalesc
         assert_eq!(answer.status, 202);
         assert!(["queued", "coalesced"].contains(&answer.outcome()), "{answer:?}");
     }
-    let other_ref = {
-        let mut push = change(1, 1, 9);
-        push.body = String::from_utf8(push.body).expect("text").replace("main", "next").into();
-        crate::support::host::prove(
-            push.without("x-hub-signature-256"),
-            &hookgate::scheme::Github,
-            crate::support::host::KEY,
-            b"",
-        )
-    };
+    let mut other_ref = change(1, 1, 9).without("x-hub-signature-256");
+    other_ref.body =
+        String::from_utf8(other_ref.body).expect("text").replace("main", "next").into();
+    let other_ref = prove(other_ref, &Github, KEY, b"");
     assert_eq!(gate.ask(&other_ref).told(), (202, "queued"));
     upstream.take();
     upstream.reply(Reply::Answer(200, &[], ""));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Row, rows, setup, waiting};
 use crate::support::gate::Gate;
-use crate::support::host::{change, large_change};
+use crate::support::host::{OTHER_KEY, change, large_change};
 use crate::support::until;
 use crate::support::upstream::{Reply, Upstream};
 
@@ -186,7 +186,7 @@ fn a_hook_can_answer_before_the_service_is_asked() {
     assert_eq!(told(&gate, 1, 3), queued());
     assert_eq!(told(&gate, 2, 2), queued());
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    let stranger = large_change(crate::support::host::OTHER_KEY, 3, 1, 2, 0);
+    let stranger = large_change(OTHER_KEY, 3, 1, 2, 0);
     assert_eq!(gate.ask(&stranger).told(), (401, "unauthorized"));
     upstream.holds(2);
     assert_eq!(waiting(&gate), ["1-2", "1-3", "2-2"]);

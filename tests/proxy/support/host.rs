@@ -317,8 +317,8 @@ pub(crate) fn large_change(
     let body = format!(
         "{{\"ref\":\"refs/heads/main\",\"before\":\"{from:040x}\",\"after\":\"{to:040x}\",\
          \"repository\":{{\"clone_url\":\"https://github.com/acme/{repository}.git\"}},\
-         \"padding\":\"{:padding$}\"}}",
-        ""
+         \"padding\":\"{}\"}}",
+        " ".repeat(padding)
     );
     let request = Request::post("/webhook")
         .header("Content-Type", "application/json")
