@@ -57,7 +57,7 @@ fn a_small_delivery_does_not_overtake_a_large_one_while_that_is_stored() {
     let config = "[upstream]\nanswer_within = \"500ms\"\n";
     let gate = setup(config, "").upstream(&upstream).start();
     let mut large = gate.connect();
-    large.send(dense_change(1, 1, 2, 1 << 20).bytes());
+    large.send(dense_change(1, 1, 2, 256 << 10).bytes());
     upstream.holds(1);
     let mut small = gate.connect();
     small.send(change(1, 2, 3).bytes());

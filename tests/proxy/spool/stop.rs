@@ -27,7 +27,8 @@ fn a_second_process_is_refused_and_disturbs_nothing() {
 
 #[test]
 fn a_call_that_ends_within_the_grace_period_is_waited_for() {
-    let upstream = Upstream::with(Reply::Hold);
+    let upstream = Upstream::start();
+    upstream.next(Reply::Hold);
     let config = "[upstream]\nanswer_within = \"100ms\"\n";
     let gate = setup(config, "").upstream(&upstream).start();
     let folder = Arc::clone(gate.folder());
@@ -37,11 +38,10 @@ fn a_call_that_ends_within_the_grace_period_is_waited_for() {
     gate.says("stopping: no longer ready");
     upstream.release();
     assert_eq!(gate.wait().code, Some(0));
-    assert_eq!(upstream.take_ids(), ["1-2"], "nothing further is begun");
-    upstream.reply(Reply::Answer(200, &[], ""));
+    // The next one may have been begun before all else had ended.
     let gate = again(&folder).upstream(&upstream).start();
     gate.drains();
-    assert_eq!(upstream.take_ids(), ["1-3"]);
+    assert_eq!(upstream.take_ids(), ["1-2", "1-3"], "each once");
     assert_eq!(gate.spool().delivered, 2);
 }
 
