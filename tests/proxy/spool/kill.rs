@@ -45,7 +45,7 @@ fn nothing_that_was_acknowledged_is_lost_however_often_the_gate_is_killed() {
     let first = setup("", "").upstream(&upstream);
     write_private(&first.path("webhook.key"), format!("{KEY} name=a\n"));
     let mut gate = first.start();
-    let plan = Plan { key: KEY, hosts: 32, repositories: 64, pushes: usize::MAX, padding: 0 };
+    let plan = Plan { key: KEY, hosts: 32, repositories: 512, pushes: usize::MAX, padding: 0 };
     let hosts = Hosts::start(gate.address(), plan);
     let mut arrivals = Arrivals::default();
     let mut starts = 0;
