@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod operate;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use hookgate::clock::{Clock, SystemClock};
 use hookgate::proxy::config::Overrides;
 use hookgate::proxy::spool::{RecordId, State};
 use hookgate::time::Timestamp;
+
+pub(crate) use operate::*;
 
 /// The gate for git webhooks: lets authentic pushes through to the service behind it, and nothing else.
 #[derive(Debug, Parser)]
@@ -57,6 +61,18 @@ Examples:
 
 Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
     Spool(SpoolArgs),
+    /// Tell whether a delivery that was caught holds, and if not, why.
+    ///
+    /// Headers are taken as lines (Name: value), as curl -v shows them, as copied from GitHub's page
+    /// "Recent deliveries", or as JSON of GitHub's API. The body must be there byte for byte.
+    #[command(after_help = "\
+Examples:
+  hookgate verify --headers headers.txt --body body.json
+  hookgate verify --provider gitlab --key-file webhook.key --headers h.txt --body b.json --at 2026-12-01T10:00:00Z
+  hookgate verify --headers h.txt --body b.json --json | jq -r '.causes[].code'
+
+Exit status: 0 it holds, 1 it does not or could not be read, 2 wrong usage.")]
+    Verify(VerifyArgs),
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,9 +2,11 @@
 
 mod args;
 mod check;
+mod hook;
 mod key;
 mod serve;
 mod spool;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
         Command::Key(KeyCommand::Generate(args)) => key::generate(&args),
         Command::Key(KeyCommand::Check(args)) => key::check(&args),
         Command::Spool(args) => spool::run(&args),
+        Command::Verify(args) => verify::run(&args),
     }
 }
 
