@@ -73,6 +73,25 @@ Examples:
 
 Exit status: 0 it holds, 1 it does not or could not be read, 2 wrong usage.")]
     Verify(VerifyArgs),
+    /// Print the headers with which a host would send the body on the standard input.
+    #[command(after_help = "\
+Examples:
+  hookgate sign --provider github --event push < body.json
+  hookgate sign --provider gitea --key-file webhook.key < body.json > headers.txt
+  curl -H @headers.txt --data-binary @body.json http://127.0.0.1:8080/webhook
+
+Exit status: 0 printed, 1 not signed, 2 wrong usage.")]
+    Sign(SignArgs),
+    /// Send a sample delivery, as a host would, and tell what the answer means.
+    #[command(after_help = "\
+Examples:
+  hookgate send --provider github
+  hookgate send --provider gitlab --repository https://gitlab.com/acme/widgets --name release/2 \\
+      --key-file webhook.key --to https://gate.example.com/webhook
+  hookgate send --provider gitea --event ping --json | jq -r .outcome
+
+Exit status: 0 answered 2xx, 1 refused or not answered, 2 wrong usage.")]
+    Send(SendArgs),
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod hook;
 mod key;
+mod send;
 mod serve;
 mod spool;
 mod verify;
@@ -22,6 +23,8 @@ fn main() -> ExitCode {
         Command::Key(KeyCommand::Check(args)) => key::check(&args),
         Command::Spool(args) => spool::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Sign(args) => send::sign(&args),
+        Command::Send(args) => send::send(&args),
     }
 }
 

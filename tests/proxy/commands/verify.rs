@@ -186,7 +186,7 @@ fn table() -> Vec<Row> {
             "github",
             {
                 let pretty = serde_json::to_vec_pretty(&json(&push)).unwrap();
-                signed_over(no_spaces.clone()).body(pretty)
+                signed_over(no_spaces).body(pretty)
             },
             &["body-json"],
         ),

@@ -42,3 +42,65 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SignArgs {
+    #[command(flatten)]
+    pub(crate) choice: HookChoice,
+    /// As which host
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: Provider,
+    /// The event that the headers name: push, tag, ping, or a name that the host has for it
+    #[arg(long, value_name = "EVENT")]
+    pub(crate) event: Option<String>,
+    /// The key by its name [default: the first that is active and fits]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// Print it also where the host sends the key itself and the output is no terminal
+    #[arg(long)]
+    pub(crate) show_key: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a sample is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SampleEvent {
+    /// A push to a branch
+    Push,
+    /// A push of a tag
+    Tag,
+    /// What the host sends to try the webhook
+    Ping,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SendArgs {
+    #[command(flatten)]
+    pub(crate) choice: HookChoice,
+    /// As which host
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: Provider,
+    /// What happened
+    #[arg(long, value_enum, default_value = "push")]
+    pub(crate) event: SampleEvent,
+    /// The repository that it is about
+    #[arg(long, value_name = "URL", default_value = "https://git.example.com/acme/widgets.git")]
+    pub(crate) repository: String,
+    /// The branch or tag
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(crate) name: String,
+    /// The webhook URL, without a key
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhook")]
+    pub(crate) to: String,
+    /// The key by its name [default: the first that is active and fits]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// Authorities (PEM) that are trusted in place of the public ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
