@@ -92,6 +92,28 @@ Examples:
 
 Exit status: 0 answered 2xx, 1 refused or not answered, 2 wrong usage.")]
     Send(SendArgs),
+    /// Show the webhook URL, and what to fill in at each host.
+    ///
+    /// Keys are shown on a terminal or with --show-key, and in a URL only for hosts that cannot prove their
+    /// deliveries otherwise.
+    #[command(after_help = "\
+Examples:
+  hookgate url --base-url https://gate.example.com
+  hookgate url --provider github --show-key
+  hookgate url --config hookgate.toml --hook default --json | jq -r '.[].url'
+
+Exit status: 0 shown, 1 the configuration or the key file is wrong, 2 wrong usage.")]
+    Url(UrlArgs),
+    /// Write a commented hookgate.toml and a key file, where there are none.
+    #[command(after_help = "\
+Examples:
+  hookgate init
+  hookgate init /etc/hookgate --upstream http://127.0.0.1:9000
+
+What is there already stays as it is.
+
+Exit status: 0 both are there, 1 one could not be written, 2 wrong usage.")]
+    Init(InitArgs),
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,10 +3,12 @@
 mod args;
 mod check;
 mod hook;
+mod init;
 mod key;
 mod send;
 mod serve;
 mod spool;
+mod url;
 mod verify;
 
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => send::sign(&args),
         Command::Send(args) => send::send(&args),
+        Command::Url(args) => url::run(&args),
+        Command::Init(args) => init::run(&args),
     }
 }
 

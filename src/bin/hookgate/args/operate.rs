@@ -104,3 +104,31 @@ pub(crate) struct SendArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UrlArgs {
+    #[command(flatten)]
+    pub(crate) choice: HookChoice,
+    /// Only for this host
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: Option<Provider>,
+    /// How hosts reach the gate [default: where it listens]
+    #[arg(long, env = "HOOKGATE_BASE_URL", value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+    /// Show keys also where the output is no terminal
+    #[arg(long)]
+    pub(crate) show_key: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InitArgs {
+    /// Where to write them
+    #[arg(value_name = "FOLDER", default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// The service behind the gate
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<String>,
+}
