@@ -179,6 +179,34 @@ Examples:
 
 Exit status: 0 the file is good, 1 it is not, 2 wrong usage.")]
     Check(KeyCheckArgs),
+    /// Show the keys, which of them are active and for what.
+    #[command(after_help = "\
+Examples:
+  hookgate key list
+  hookgate key list --key-file webhook.key --json | jq -r '.[] | select(.state == \"active\").name'
+
+Exit status: 0 shown, 1 the file is wrong, 2 wrong usage.")]
+    List(KeyListArgs),
+    /// Put a fresh key before an old one, and let that one end after a while.
+    ///
+    /// Both verify in the meantime: change the secret at the host within it. The new key has the uses and the
+    /// repositories of the old one. Everything else in the file stays as it is, and a running gate takes it up.
+    #[command(after_help = "\
+Examples:
+  hookgate key rotate
+  hookgate key rotate --overlap 7d --name 2026-12
+  hookgate key rotate --replace urls --key-file webhook.key --show-key
+
+Exit status: 0 changed, 1 not changed, 2 wrong usage.")]
+    Rotate(KeyRotateArgs),
+    /// Take a key out of the file, at once.
+    #[command(after_help = "\
+Examples:
+  hookgate key revoke 2026-05
+  hookgate key revoke line-3 --key-file webhook.key
+
+Exit status: 0 it is gone, 1 not changed, 2 wrong usage.")]
+    Revoke(KeyRevokeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -361,15 +389,21 @@ fn before(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
-    let ago = match days {
-        Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
-        None => {
-            let parsed = text.parse::<jiff::SignedDuration>().ok();
-            parsed.and_then(|ago| Duration::try_from(ago).ok())
-        }
-    };
+    let ago = length(text).ok();
     let ago = ago.and_then(|ago| i64::try_from(ago.as_millis()).ok());
     let ago = ago.ok_or("expected a time such as 2026-12-01T00:00:00Z, or how long ago: 2h, 7d")?;
     Ok(Timestamp::from_millis(SystemClock.now().as_millis().saturating_sub(ago)))
+}
+
+/// A length of time.
+fn length(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let length = match days {
+        Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
+        None => {
+            let parsed = text.parse::<jiff::SignedDuration>().ok();
+            parsed.and_then(|length| Duration::try_from(length).ok())
+        }
+    };
+    length.ok_or_else(|| "expected a length of time such as 24h or 7d".into())
 }

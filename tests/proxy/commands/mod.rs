@@ -1,6 +1,7 @@
 //! The commands that operators use beside a running gate: what they print, and what they end with.
 
 mod init;
+mod key;
 mod send;
 mod url;
 mod verify;
@@ -19,7 +20,16 @@ fn run_in(folder: &Arc<TempDir>, args: &[&str]) -> Finished {
 
 #[test]
 fn every_command_has_a_help_with_an_example() {
-    for command in [&["verify"][..], &["sign"], &["send"], &["url"], &["init"]] {
+    for command in [
+        &["verify"][..],
+        &["sign"],
+        &["send"],
+        &["url"],
+        &["init"],
+        &["key", "list"],
+        &["key", "rotate"],
+        &["key", "revoke"],
+    ] {
         let args = [command, &["--help"]].concat();
         let finished = crate::support::gate::run(&args);
         assert_eq!((finished.code, &*finished.stderr), (Some(0), ""), "{args:?}");

@@ -1,6 +1,7 @@
 //! What can be typed after the commands that operators use beside a running gate.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hookgate::provider::Provider;
 use hookgate::time::Timestamp;
@@ -131,4 +132,42 @@ pub(crate) struct InitArgs {
     /// The service behind the gate
     #[arg(long, value_name = "URL")]
     pub(crate) upstream: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyListArgs {
+    #[command(flatten)]
+    pub(crate) choice: HookChoice,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyRotateArgs {
+    #[command(flatten)]
+    pub(crate) choice: HookChoice,
+    /// For how long the old key still verifies, such as 24h or 7d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = super::length)]
+    pub(crate) overlap: Duration,
+    /// The name of the new key [default: today's date]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The key that ends [default: the first that is active]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) replace: Option<String>,
+    /// Print the new key also where the output is no terminal
+    #[arg(long)]
+    pub(crate) show_key: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyRevokeArgs {
+    /// The key by its name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) choice: HookChoice,
 }
