@@ -20,7 +20,7 @@ const MAX_NAME: usize = 64;
 const STRONG: usize = 16;
 /// Each signing key costs every signed delivery one more pass over its body.
 const MAX_SIGNING: usize = 8;
-const SIGNING_TOKEN: &str = "whsec_";
+pub(super) const SIGNING_TOKEN: &str = "whsec_";
 const ENCODED: &str = "base64:";
 
 pub(super) fn parse(text: &[u8]) -> Result<Vec<Key>, KeyFileError> {
@@ -151,7 +151,7 @@ struct Options {
 }
 
 /// Where the words of a line stand, up to the comment.
-fn words(line: &str) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn words(line: &str) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0;
     std::iter::from_fn(move || {
         let rest = &line[from..];

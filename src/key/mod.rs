@@ -39,13 +39,20 @@
 //! twice or the same name twice is an error, and so is a file without a key. An error tells line
 //! and column and never a piece of the line's text.
 //!
+//! # Changing it
+//!
+//! [`rotate`] and [`revoke`] change a file's text as a careful person would: every line that is not
+//! concerned stays as it is, byte for byte, comments and order included.
+//!
 //! [section 3.3]: https://www.rfc-editor.org/rfc/rfc3986#section-3.3
 
+mod edit;
 mod file;
 mod generate;
 mod keyring;
 mod material;
 
+pub use edit::{EditError, Rotated, revoke, rotate};
 pub use file::{KeyFileError, KeyFileErrorKind, MAX_FILE_BYTES};
 pub use generate::generate;
 pub use keyring::Keyring;

@@ -14,6 +14,7 @@
 //!
 //! A key's `from` and `until` need no reload: each request asks with its own time.
 
+mod change;
 mod create;
 #[cfg(feature = "watch")]
 mod follow;
@@ -28,6 +29,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::key::Keyring;
 use crate::time::Timestamp;
 
+pub use change::{ChangeError, change_key_file};
 pub use create::{create_key_file, create_private_folder};
 pub use status::{KeyStatus, KeyStoreStatus, LoadError};
 

@@ -7,6 +7,7 @@
 mod support;
 
 mod canary;
+mod commands;
 mod corpus;
 mod deliver;
 mod gij;

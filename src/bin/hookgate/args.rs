@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod operate;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use hookgate::clock::{Clock, SystemClock};
 use hookgate::proxy::config::Overrides;
 use hookgate::proxy::spool::{RecordId, State};
 use hookgate::time::Timestamp;
+
+pub(crate) use operate::*;
 
 /// The gate for git webhooks: lets authentic pushes through to the service behind it, and nothing else.
 #[derive(Debug, Parser)]
@@ -57,6 +61,59 @@ Examples:
 
 Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
     Spool(SpoolArgs),
+    /// Tell whether a delivery that was caught holds, and if not, why.
+    ///
+    /// Headers are taken as lines (Name: value), as curl -v shows them, as copied from GitHub's page
+    /// "Recent deliveries", or as JSON of GitHub's API. The body must be there byte for byte.
+    #[command(after_help = "\
+Examples:
+  hookgate verify --headers headers.txt --body body.json
+  hookgate verify --provider gitlab --key-file webhook.key --headers h.txt --body b.json --at 2026-12-01T10:00:00Z
+  hookgate verify --headers h.txt --body b.json --json | jq -r '.causes[].code'
+
+Exit status: 0 it holds, 1 it does not or could not be read, 2 wrong usage.")]
+    Verify(VerifyArgs),
+    /// Print the headers with which a host would send the body on the standard input.
+    #[command(after_help = "\
+Examples:
+  hookgate sign --provider github --event push < body.json
+  hookgate sign --provider gitea --key-file webhook.key < body.json > headers.txt
+  curl -H @headers.txt --data-binary @body.json http://127.0.0.1:8080/webhook
+
+Exit status: 0 printed, 1 not signed, 2 wrong usage.")]
+    Sign(SignArgs),
+    /// Send a sample delivery, as a host would, and tell what the answer means.
+    #[command(after_help = "\
+Examples:
+  hookgate send --provider github
+  hookgate send --provider gitlab --repository https://gitlab.com/acme/widgets --name release/2 \\
+      --key-file webhook.key --to https://gate.example.com/webhook
+  hookgate send --provider gitea --event ping --json | jq -r .outcome
+
+Exit status: 0 answered 2xx, 1 refused or not answered, 2 wrong usage.")]
+    Send(SendArgs),
+    /// Show the webhook URL, and what to fill in at each host.
+    ///
+    /// Keys are shown on a terminal or with --show-key, and in a URL only for hosts that cannot prove their
+    /// deliveries otherwise.
+    #[command(after_help = "\
+Examples:
+  hookgate url --base-url https://gate.example.com
+  hookgate url --provider github --show-key
+  hookgate url --config hookgate.toml --hook default --json | jq -r '.[].url'
+
+Exit status: 0 shown, 1 the configuration or the key file is wrong, 2 wrong usage.")]
+    Url(UrlArgs),
+    /// Write a commented hookgate.toml and a key file, where there are none.
+    #[command(after_help = "\
+Examples:
+  hookgate init
+  hookgate init /etc/hookgate --upstream http://127.0.0.1:9000
+
+What is there already stays as it is.
+
+Exit status: 0 both are there, 1 one could not be written, 2 wrong usage.")]
+    Init(InitArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -122,6 +179,34 @@ Examples:
 
 Exit status: 0 the file is good, 1 it is not, 2 wrong usage.")]
     Check(KeyCheckArgs),
+    /// Show the keys, which of them are active and for what.
+    #[command(after_help = "\
+Examples:
+  hookgate key list
+  hookgate key list --key-file webhook.key --json | jq -r '.[] | select(.state == \"active\").name'
+
+Exit status: 0 shown, 1 the file is wrong, 2 wrong usage.")]
+    List(KeyListArgs),
+    /// Put a fresh key before an old one, and let that one end after a while.
+    ///
+    /// Both verify in the meantime: change the secret at the host within it. The new key has the uses and the
+    /// repositories of the old one. Everything else in the file stays as it is, and a running gate takes it up.
+    #[command(after_help = "\
+Examples:
+  hookgate key rotate
+  hookgate key rotate --overlap 7d --name 2026-12
+  hookgate key rotate --replace urls --key-file webhook.key --show-key
+
+Exit status: 0 changed, 1 not changed, 2 wrong usage.")]
+    Rotate(KeyRotateArgs),
+    /// Take a key out of the file, at once.
+    #[command(after_help = "\
+Examples:
+  hookgate key revoke 2026-05
+  hookgate key revoke line-3 --key-file webhook.key
+
+Exit status: 0 it is gone, 1 not changed, 2 wrong usage.")]
+    Revoke(KeyRevokeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -304,15 +389,21 @@ fn before(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
-    let ago = match days {
-        Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
-        None => {
-            let parsed = text.parse::<jiff::SignedDuration>().ok();
-            parsed.and_then(|ago| Duration::try_from(ago).ok())
-        }
-    };
+    let ago = length(text).ok();
     let ago = ago.and_then(|ago| i64::try_from(ago.as_millis()).ok());
     let ago = ago.ok_or("expected a time such as 2026-12-01T00:00:00Z, or how long ago: 2h, 7d")?;
     Ok(Timestamp::from_millis(SystemClock.now().as_millis().saturating_sub(ago)))
+}
+
+/// A length of time.
+fn length(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let length = match days {
+        Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
+        None => {
+            let parsed = text.parse::<jiff::SignedDuration>().ok();
+            parsed.and_then(|length| Duration::try_from(length).ok())
+        }
+    };
+    length.ok_or_else(|| "expected a length of time such as 24h or 7d".into())
 }

@@ -1,5 +1,7 @@
 //! `hookgate key`: make and check keys.
 
+pub(crate) mod change;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 

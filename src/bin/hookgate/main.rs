@@ -2,9 +2,14 @@
 
 mod args;
 mod check;
+mod hook;
+mod init;
 mod key;
+mod send;
 mod serve;
 mod spool;
+mod url;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -18,7 +23,15 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Key(KeyCommand::Generate(args)) => key::generate(&args),
         Command::Key(KeyCommand::Check(args)) => key::check(&args),
+        Command::Key(KeyCommand::List(args)) => key::change::list(&args),
+        Command::Key(KeyCommand::Rotate(args)) => key::change::rotate(&args),
+        Command::Key(KeyCommand::Revoke(args)) => key::change::revoke(&args),
         Command::Spool(args) => spool::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Sign(args) => send::sign(&args),
+        Command::Send(args) => send::send(&args),
+        Command::Url(args) => url::run(&args),
+        Command::Init(args) => init::run(&args),
     }
 }
 

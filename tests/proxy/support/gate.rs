@@ -30,6 +30,7 @@ pub(crate) struct Setup {
     runner: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
+    stdin: Option<PathBuf>,
 }
 
 impl Setup {
@@ -48,7 +49,8 @@ impl Setup {
     /// `hookgate` with these arguments alone, in a fresh folder.
     pub(crate) fn bare(args: &[&str]) -> Self {
         let folder = Arc::new(TempDir::with_prefix("hookgate-").expect("a folder"));
-        Self { folder, runner: Vec::new(), args: Vec::new(), env: Vec::new() }.args(args)
+        Self { folder, runner: Vec::new(), args: Vec::new(), env: Vec::new(), stdin: None }
+            .args(args)
     }
 
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
@@ -64,6 +66,14 @@ impl Setup {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// With this on its standard input; otherwise there is nothing.
+    pub(crate) fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        let path = self.path("stdin");
+        fs::write(&path, bytes).expect("a file");
+        self.stdin = Some(path);
         self
     }
 
@@ -149,7 +159,10 @@ impl Setup {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("RUST_BACKTRACE", "1")
             .current_dir(self.folder.path())
-            .stdin(Stdio::null())
+            .stdin(match &self.stdin {
+                Some(path) => Stdio::from(fs::File::open(path).expect("our own file")),
+                None => Stdio::null(),
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");

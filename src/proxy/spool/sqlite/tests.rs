@@ -231,7 +231,7 @@ async fn a_full_spool_refuses_deliveries_and_goes_on_with_what_it_has() {
         }
     };
     assert_eq!((refused, ids.len()), (SpoolErrorKind::Full(Limit::Bytes), 5));
-    assert_eq!(bed.status().await.health, Health::Open, "there is room for less");
+    assert_eq!(bed.status().await.health, Health::Full(Limit::Bytes));
     let late = bed.spool.append_leased(push("github.com/acme/b", 1), "worker", at(9)).await;
     assert_eq!(kind(late), SpoolErrorKind::Full(Limit::Bytes));
 
@@ -246,6 +246,7 @@ async fn a_full_spool_refuses_deliveries_and_goes_on_with_what_it_has() {
     let leased = bed.next(11).await.unwrap();
     bed.spool.ack(&leased.lease, at(11)).await.unwrap();
     bed.append(push("github.com/acme/b", 12)).await;
+    assert_eq!(bed.status().await.health, Health::Open);
 }
 
 #[tokio::test]
