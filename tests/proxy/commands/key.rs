@@ -33,7 +33,7 @@ fn a_rotation_beside_a_running_gate_refuses_nothing() {
     assert_eq!(lines[2], ended);
     assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o7777, 0o640);
 
-    let new = key_of(lines[1]).to_string();
+    let new = key_of(lines[1]);
     // The old key holds at every moment, and the new one as soon as it is in force.
     until("the new key in force", || {
         assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "printed"));

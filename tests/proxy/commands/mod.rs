@@ -1,5 +1,6 @@
 //! The commands that operators use beside a running gate: what they print, and what they end with.
 
+mod describe;
 mod init;
 mod key;
 mod send;
@@ -29,6 +30,8 @@ fn every_command_has_a_help_with_an_example() {
         &["key", "list"],
         &["key", "rotate"],
         &["key", "revoke"],
+        &["completions"],
+        &["man"],
     ] {
         let args = [command, &["--help"]].concat();
         let finished = crate::support::gate::run(&args);
