@@ -92,9 +92,9 @@ pub(crate) struct SendArgs {
     /// The branch or tag
     #[arg(long, value_name = "NAME", default_value = "main")]
     pub(crate) name: String,
-    /// The webhook URL, without a key
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhook")]
-    pub(crate) to: String,
+    /// The webhook URL, without a key [default: where the configuration listens]
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: Option<String>,
     /// The key by its name [default: the first that is active and fits]
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<String>,

@@ -53,8 +53,9 @@ impl Cause {
     }
 }
 
-/// Above this, a key and a body that are both wrong are not looked for: 1 MiB.
-const BOTH: usize = 1 << 20;
+/// Above this, a key and a body that are both wrong are not looked for: 16 MiB for one spelling of the body, of which
+/// there are more than a hundred.
+const BOTH: usize = 16 << 20;
 /// Above this, an end that was added is not looked for: it costs a MAC for each byte.
 const APPENDED: usize = 256 << 10;
 
@@ -430,7 +431,7 @@ impl Case<'_> {
         if let Some(cause) = appended(macs, before, &body, &good) {
             return Some(vec![cause]);
         }
-        if body.len() > BOTH {
+        if body.len().saturating_mul(faulty.len()) > BOTH {
             return None;
         }
         variants().find_map(|variant| {
