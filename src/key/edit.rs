@@ -20,6 +20,7 @@ use crate::time::Timestamp;
 
 /// A key file after a rotation.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Rotated {
     /// The new text.
     pub text: Secret,

@@ -139,7 +139,11 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
             std::os::unix::fs::symlink("real.key", &link).unwrap();
+            // Only root can give a file away, and only then there is an owner to be kept.
+            let given = std::os::unix::fs::chown(&file, Some(12_345), Some(12_345)).is_ok();
             change_key_file(&link, to_new).unwrap();
+            let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&file).unwrap());
+            assert_eq!(owner == 12_345, given);
             assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
             assert!(link.symlink_metadata().unwrap().is_symlink());
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);

@@ -114,6 +114,24 @@ What is there already stays as it is.
 
 Exit status: 0 both are there, 1 one could not be written, 2 wrong usage.")]
     Init(InitArgs),
+    /// Print what a shell needs to complete these commands.
+    #[command(after_help = "\
+Examples:
+  source <(hookgate completions bash)
+  hookgate completions zsh > ~/.zfunc/_hookgate
+  hookgate completions fish > ~/.config/fish/completions/hookgate.fish
+
+Exit status: 0 printed, 2 wrong usage.")]
+    Completions(CompletionsArgs),
+    /// Print a manual page, or write all of them.
+    #[command(after_help = "\
+Examples:
+  hookgate man > hookgate.1 && man -l hookgate.1
+  hookgate man key rotate | man -l -
+  hookgate man --output-dir /usr/local/share/man/man1
+
+Exit status: 0 printed or written, 1 not written, 2 wrong usage.")]
+    Man(ManArgs),
 }
 
 #[derive(Debug, clap::Args)]

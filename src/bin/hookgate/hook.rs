@@ -48,6 +48,12 @@ fn choose(config: Config, name: Option<&str>) -> Result<HookConfig, String> {
     }
 }
 
+/// The URL without a path under which the gate takes deliveries, as far as it knows.
+pub(crate) fn listening(config: &Config) -> String {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", config.listen)
+}
+
 /// The keys of a file, with the text that they were read from.
 pub(crate) fn read_keys(path: &Path) -> Result<(Keyring, FileContent), String> {
     let shown = path.display();

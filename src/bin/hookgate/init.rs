@@ -31,8 +31,10 @@ fn init(args: &InitArgs) -> Result<(), String> {
         let url = url.replace('\\', "\\\\").replace('"', "\\\"");
         text = text.replace("#url = \"http://127.0.0.1:9000\"", &format!("url = \"{url}\""));
     }
-    let config = args.folder.join("hookgate.toml");
-    let keys = args.folder.join("hookgate-state").join("webhook.key");
+    // So that what is printed can be typed as it is.
+    let here = args.folder == Path::new(".");
+    let folder = if here { Path::new("") } else { &args.folder };
+    let (config, keys) = (folder.join("hookgate.toml"), folder.join("hookgate-state/webhook.key"));
     let told = |path: &Path, made: bool| {
         println!("{}: {}", path.display(), if made { "made" } else { "is there, left as it is" });
     };

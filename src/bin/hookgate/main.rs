@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod describe;
 mod hook;
 mod init;
 mod key;
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Command::Send(args) => send::send(&args),
         Command::Url(args) => url::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Completions(args) => describe::completions(&args),
+        Command::Man(args) => describe::man(&args),
     }
 }
 

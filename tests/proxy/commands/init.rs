@@ -19,7 +19,7 @@ fn what_is_made_is_taken_and_a_second_time_changes_nothing() {
     let folder = folder();
     let finished = run_in(&folder, &["init"]);
     assert_eq!((finished.code, &*finished.stderr), (Some(0), ""), "{}", finished.stdout);
-    let wanted = "./hookgate-state/webhook.key: made\n./hookgate.toml: made\n\nNext:\n  hookgate serve --config ";
+    let wanted = "hookgate-state/webhook.key: made\nhookgate.toml: made\n\nNext:\n  hookgate serve --config ";
     assert!(finished.stdout.starts_with(wanted), "{}", finished.stdout);
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("a file");
     let (config, keys) = (read("hookgate.toml"), read("hookgate-state/webhook.key"));

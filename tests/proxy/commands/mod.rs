@@ -1,5 +1,6 @@
 //! The commands that operators use beside a running gate: what they print, and what they end with.
 
+mod describe;
 mod init;
 mod key;
 mod send;
@@ -20,21 +21,25 @@ fn run_in(folder: &Arc<TempDir>, args: &[&str]) -> Finished {
 
 #[test]
 fn every_command_has_a_help_with_an_example() {
-    for command in [
-        &["verify"][..],
-        &["sign"],
-        &["send"],
-        &["url"],
-        &["init"],
-        &["key", "list"],
-        &["key", "rotate"],
-        &["key", "revoke"],
-    ] {
-        let args = [command, &["--help"]].concat();
+    let mut commands: Vec<Vec<String>> = vec![Vec::new()];
+    let mut seen = 0;
+    while let Some(command) = commands.pop() {
+        let args: Vec<_> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let finished = crate::support::gate::run(&args);
         assert_eq!((finished.code, &*finished.stderr), (Some(0), ""), "{args:?}");
-        let example = format!("  hookgate {}", command.join(" "));
-        let (_, examples) = finished.stdout.split_once("Examples:\n").expect("examples");
-        assert!(examples.contains(&example), "{args:?}: {}", finished.stdout);
+        let help = finished.stdout;
+        let Some((_, listed)) = help.split_once("\nCommands:\n") else {
+            let (_, examples) = help.split_once("Examples:\n").expect(&help);
+            let example = format!(" hookgate {}", command.join(" "));
+            assert!(examples.contains(&example), "{help}");
+            seen += 1;
+            continue;
+        };
+        let listed = listed.lines().take_while(|line| !line.is_empty());
+        let names = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        for name in names.filter(|name| !name.is_empty() && *name != "help") {
+            commands.push([&command[..], &[name.to_owned()]].concat());
+        }
     }
+    assert!(seen > 15, "{seen} commands");
 }

@@ -471,6 +471,22 @@ fn a_hook_of_the_configuration_says_what_its_senders_do() {
 }
 
 #[test]
+fn a_key_file_that_has_nothing_to_verify_with_is_the_cause() {
+    let folder = folder();
+    write_private(&folder.path().join("webhook.key"), format!("{KEY} use=url\n"));
+    let args = ["--key-file", "webhook.key", "--json"];
+    for request in [signed_with("a secret that nobody put down"), at_time(0)] {
+        let finished = verify(&request, &folder, &args);
+        let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+        assert_eq!(
+            (finished.code, &report["causes"][0]["code"]),
+            (Some(1), &"no-key".into()),
+            "{report}"
+        );
+    }
+}
+
+#[test]
 fn a_key_vouches_only_for_what_it_is_bound_to() {
     let folder = folder();
     for (pattern, code) in [("github.com/acme/*", Some(0)), ("github.com/other/*", Some(1))] {

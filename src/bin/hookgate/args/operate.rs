@@ -92,9 +92,9 @@ pub(crate) struct SendArgs {
     /// The branch or tag
     #[arg(long, value_name = "NAME", default_value = "main")]
     pub(crate) name: String,
-    /// The webhook URL, without a key
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhook")]
-    pub(crate) to: String,
+    /// The webhook URL, without a key [default: where the configuration listens]
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: Option<String>,
     /// The key by its name [default: the first that is active and fits]
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<String>,
@@ -170,4 +170,21 @@ pub(crate) struct KeyRevokeArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) choice: HookChoice,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManArgs {
+    /// The command that the page is about [default: hookgate itself]
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// Write the pages of all commands into this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub(crate) output_dir: Option<PathBuf>,
 }

@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
 use crate::args::{SampleEvent, SendArgs, SignArgs};
-use crate::hook::{read_input, read_keys};
+use crate::hook::{listening, read_input, read_keys};
 use client::{Answer, Client};
 use sample::{Address, event_headers, event_name, random_id, sample};
 
@@ -159,7 +159,10 @@ fn sent(args: &SendArgs) -> Result<Report, String> {
     let address = Address::parse(&args.repository)?;
     let mut sample = sample(args.provider, args.event, &address, &args.name, &id, now)?;
     let key = key_of(&ring, args.provider, args.key.as_deref(), now)?;
-    let mut to = args.to.trim_end_matches('/').to_owned();
+    let mut to = match &args.to {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("{}{}", listening(&args.choice.load()?), hook.path),
+    };
     match hook.schemes.get(args.provider) {
         // Bitbucket Server never signs its test.
         Some(_)

@@ -9,14 +9,14 @@ use std::process::ExitCode;
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::key::{KeyKind, Keyring, Use};
 use hookgate::provider::Provider;
-use hookgate::proxy::config::{Config, HookConfig};
+use hookgate::proxy::config::HookConfig;
 use hookgate::scheme::UrlKey;
 use hookgate::time::Timestamp;
 use http::Uri;
 use serde_json::{Value, json};
 
 use crate::args::UrlArgs;
-use crate::hook::read_keys;
+use crate::hook::{listening, read_keys};
 use place::Place;
 
 pub(crate) fn run(args: &UrlArgs) -> ExitCode {
@@ -101,11 +101,6 @@ fn base_url(url: &str) -> Result<String, String> {
         return Err(EXPECTED.into());
     }
     Ok(url.trim_end_matches('/').into())
-}
-
-fn listening(config: &Config) -> String {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", config.listen)
 }
 
 /// The keys of a hook, as they are shown.
