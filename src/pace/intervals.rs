@@ -31,9 +31,16 @@ impl Intervals {
     ///
     /// Never longer than [`Pace::max_wait`], or than the delay if that is longer.
     pub fn wait(&self, key: &CoalesceKey, now: Instant) -> Duration {
+        self.left(key, now).max(self.pace.delay)
+    }
+
+    /// How much of the interval is left that began with the last send of one of these refs.
+    ///
+    /// Never more than [`Pace::max_wait`].
+    pub fn left(&self, key: &CoalesceKey, now: Instant) -> Duration {
         let until = key.scopes().iter().filter_map(|scope| self.until.get(scope)).max();
-        let interval = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        interval.min(self.pace.max_wait).max(self.pace.delay)
+        let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        left.min(self.pace.max_wait)
     }
 
     /// A send of these refs begins.

@@ -50,6 +50,8 @@ pub const OWNER: &str = "serve";
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 /// Whoever has a lane is in the spool by his own deadline, which is before that of those who wait for it.
 const LANE_GRACE: Duration = Duration::from_millis(300);
+/// An interval of which no more is left is over: the spool counts in milliseconds, and by another clock.
+const SLACK: Duration = Duration::from_millis(20);
 /// Lanes, and deliveries that wait and would be known again, before what is no longer of use is looked for.
 const MANY: usize = 16_384;
 
@@ -406,6 +408,13 @@ impl Durable {
                 let paces = &settings.paces;
                 let key = coalesce_key(&self.hook, paces.coalesce_by, &outgoing);
                 let began = Instant::now();
+                let waited = SystemClock.now().since(entry.queued_at);
+                let most = paces.coalesce.as_ref().map_or(Duration::ZERO, |pace| pace.max_wait);
+                let left = self.interval_left(key.as_ref(), began).min(most.saturating_sub(waited));
+                if about.coalescing_key.is_some() && left > SLACK {
+                    drop(permission);
+                    return self.hold_again(&lease, left).await;
+                }
                 self.began(key.as_ref(), began);
                 let call = settings.sender.deliver(&outgoing);
                 let answer = self.while_leased(&mut lease, call).await;
@@ -417,6 +426,23 @@ impl Durable {
         };
         permission.report(&answer);
         self.conclude(&settings, &lease, attempt, &answer).await;
+    }
+
+    /// Gives back one that came when another had been taken up and had not begun yet: it was not known then
+    /// that it has to wait.
+    async fn hold_again(&self, lease: &Lease, left: Duration) {
+        let now = SystemClock.now();
+        let retry_at = now.saturating_add(left);
+        match self.spool.nack(lease, retry_at, "held back", now).await {
+            Ok(Nacked::Superseded(_)) => {
+                lock(&self.waiting).remove(&lease.id());
+            }
+            Ok(_) => {}
+            // It will be sent when the lease ends.
+            Err(error) => {
+                tracing::warn!(hook = self.hook, %error, "a delivery cannot be held back");
+            }
+        }
     }
 
     /// Says to the spool and the log what became of one that was leased.
@@ -538,6 +564,12 @@ impl Durable {
         let intervals = lock(&self.intervals);
         let wait = intervals.as_ref().zip(parcel.key.as_ref());
         wait.map_or(Duration::ZERO, |(intervals, key)| intervals.wait(key, Instant::now()))
+    }
+
+    fn interval_left(&self, key: Option<&CoalesceKey>, now: Instant) -> Duration {
+        let intervals = lock(&self.intervals);
+        let left = intervals.as_ref().zip(key);
+        left.map_or(Duration::ZERO, |(intervals, key)| intervals.left(key, now))
     }
 
     fn began(&self, key: Option<&CoalesceKey>, began: Instant) {

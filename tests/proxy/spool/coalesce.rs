@@ -24,6 +24,18 @@ fn pushes_that_are_held_survive_a_kill_and_the_latest_alone_arrives() {
 }
 
 #[test]
+fn a_push_is_held_no_longer_than_it_may_be() {
+    let upstream = Upstream::start();
+    let hook = "min_reindex_interval = \"1h\"\nmax_wait = \"1s\"";
+    let gate = setup("", hook).upstream(&upstream).start();
+    assert_eq!(gate.ask(&change(1, 1, 2)).told(), (200, "forwarded"));
+    assert_eq!(gate.ask(&change(1, 2, 3)).told(), (202, "coalesced"));
+    assert_eq!(upstream.take_ids(), ["1-2"]);
+    gate.drains();
+    assert_eq!(upstream.take_ids(), ["1-3"]);
+}
+
+#[test]
 fn of_pushes_that_wait_for_the_service_the_latest_alone_goes_if_the_hook_coalesces() {
     let upstream = Upstream::with(Reply::Answer(503, &[], ""));
     let gate = setup("", "min_reindex_interval = \"500ms\"").upstream(&upstream).start();
