@@ -183,6 +183,10 @@ impl Queue<'_> {
                         held.waiting(),
                     ))?;
                     self.totals.moved(held.stage.state(), State::Pending, held.size);
+                    if let Some(lane) = held.lane {
+                        // It is older than the one whose turn it is, or not: the oldest is next.
+                        self.cached(sql::TAKE_TURN)?.execute((lane,))?;
+                    }
                     self.give_turn(&held)?;
                 }
                 Stage::Leased => continue,

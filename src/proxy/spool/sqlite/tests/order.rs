@@ -37,6 +37,21 @@ async fn the_younger_wait_while_the_oldest_backs_off_and_not_behind_a_dead_one()
 }
 
 #[tokio::test]
+async fn one_that_is_sent_again_has_its_turn_before_a_younger_one_that_could_go_already() {
+    let bed = Bed::new();
+    let first = bed.append(push("github.com/acme/a", 1)).await;
+    let second = bed.append(push("github.com/acme/a", 2)).await;
+    let leased = bed.next(10).await.unwrap();
+    bed.spool.ack(&leased.lease, at(11)).await.unwrap();
+    let again = Selection::of_ids([first]);
+    bed.spool.redeliver(again, Page::default(), at(12)).await.unwrap();
+    let leased = bed.next(12).await.unwrap();
+    assert_eq!(leased.entry.id, first);
+    bed.spool.ack(&leased.lease, at(13)).await.unwrap();
+    assert_eq!(bed.due(13).await, [second]);
+}
+
+#[tokio::test]
 async fn nothing_is_leased_before_its_time_and_the_younger_wait_for_it() {
     let bed = Bed::new();
     let held = Record { not_before: at(30), ..push("github.com/acme/a", 1) };
