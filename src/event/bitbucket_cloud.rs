@@ -170,26 +170,27 @@ fn read_repository<'a>(reader: &mut Reader<'a>) -> Result<Option<Repository<'a>>
         }
         Ok(())
     })?;
-    let named = full_name
-        .filter(|name| is_word(name) && name.contains('/'))
-        .and_then(|name| Some((RepositoryUrl::parse(&http_url(&name)).ok()?, name)));
-    let (key, name) = match named {
-        Some((key, name)) => (key, name),
+    let named = full_name.filter(|name| is_word(name) && name.contains('/')).and_then(|name| {
+        let http_url = http_url(&name);
+        Some((RepositoryUrl::parse(&http_url).ok()?, name, http_url))
+    });
+    let (key, name, http_url) = match named {
+        Some(named) => named,
         None => match html.and_then(|html| RepositoryUrl::parse(&html).ok()) {
             Some(key) => {
-                let name = key.path().to_owned().into();
-                (key, name)
+                let name = Cow::Owned(key.path().to_owned());
+                let http_url = http_url(&name);
+                (key, name, http_url)
             }
             None => return Ok(None),
         },
     };
-    let http_url = http_url(&name).into();
-    let ssh_url = format!("git@bitbucket.org:{name}.git").into();
-    Ok(Repository::new(Some(name), Some(http_url), Some(ssh_url), Some(key)))
+    let ssh_url = ["git@bitbucket.org:", &name, ".git"].concat();
+    Ok(Repository::new(Some(name), Some(http_url.into()), Some(ssh_url.into()), Some(key)))
 }
 
 fn http_url(name: &str) -> String {
-    format!("https://bitbucket.org/{name}.git")
+    ["https://bitbucket.org/", name, ".git"].concat()
 }
 
 #[cfg(test)]
