@@ -178,42 +178,30 @@ pub(crate) fn gitea() -> String {
 
 /// The same JSON with two spaces for each level.
 fn indent(json: &str) -> String {
-    let (mut indented, mut depth) = (String::new(), 0);
+    let (mut indented, mut depth, mut is_opened) = (String::new(), 0, false);
     let (mut in_string, mut is_escaped) = (false, false);
-    let mut rest = json.chars().peekable();
-    while let Some(c) = rest.next() {
-        let is_empty = |closing: Option<&char>| matches!(closing, Some('}' | ']'));
-        match c {
-            _ if in_string => {
-                in_string = is_escaped || c != '"';
-                is_escaped = !is_escaped && c == '\\';
-                indented.push(c);
-                continue;
-            }
-            '{' | '[' if is_empty(rest.peek()) => {
-                indented.extend([c, rest.next().unwrap()]);
-                continue;
-            }
-            '}' | ']' => depth -= 1,
-            _ => {}
+    let line = |depth| format!("\n{}", "  ".repeat(depth));
+    for c in json.chars() {
+        if in_string {
+            in_string = is_escaped || c != '"';
+            is_escaped = !is_escaped && c == '\\';
+            indented.push(c);
+            continue;
         }
-        in_string = c == '"';
-        if matches!(c, '}' | ']') {
-            indented.push('\n');
-            indented.push_str(&"  ".repeat(depth));
+        let is_closing = matches!(c, '}' | ']');
+        depth -= usize::from(is_closing);
+        if is_opened != is_closing {
+            indented.push_str(&line(depth));
         }
         indented.push(c);
+        is_opened = matches!(c, '{' | '[');
+        depth += usize::from(is_opened);
+        in_string = c == '"';
         match c {
-            '{' | '[' => depth += 1,
-            ',' => {}
-            ':' => {
-                indented.push(' ');
-                continue;
-            }
-            _ => continue,
+            ',' => indented.push_str(&line(depth)),
+            ':' => indented.push(' '),
+            _ => {}
         }
-        indented.push('\n');
-        indented.push_str(&"  ".repeat(depth));
     }
     indented
 }

@@ -361,27 +361,21 @@ impl Glob {
         if glob.split('/').any(|segment| segment.contains("**") && segment != "**") {
             return Err(Kind::Stars.into());
         }
-        let split = |glob: &'_ str| glob.find(['*', '?', '[']).unwrap_or(glob.len());
-        let simple = |anywhere: bool, glob: &str| {
-            let (prefix, rest) = glob.split_at(split(glob));
-            let rest = match rest {
-                "" => Rest::Nothing,
-                "*" => Rest::Segment,
-                "**" => Rest::Anything,
-                _ => return None,
-            };
-            Some(Self { anywhere, prefix: prefix.to_owned(), rest })
+        let (anywhere, body) = match glob.strip_prefix("**/") {
+            Some(body) => (true, body),
+            None => (false, glob),
         };
-        let read = match glob.strip_prefix("**/") {
-            Some("") => None,
-            Some(glob) => simple(true, glob),
-            None => simple(false, glob),
+        let (prefix, rest) = split(body);
+        let rest = match rest {
+            "" if !body.is_empty() => Rest::Nothing,
+            "*" => Rest::Segment,
+            "**" => Rest::Anything,
+            _ => {
+                let (prefix, rest) = (split(glob).0.to_owned(), Rest::Glob(compile(glob)?));
+                return Ok(Self { anywhere: false, prefix, rest });
+            }
         };
-        if let Some(read) = read {
-            return Ok(read);
-        }
-        let prefix = glob[..split(glob)].to_owned();
-        Ok(Self { anywhere: false, prefix, rest: Rest::Glob(compile(glob)?) })
+        Ok(Self { anywhere, prefix: prefix.to_owned(), rest })
     }
 
     fn matches(&self, name: &str) -> bool {
@@ -412,6 +406,11 @@ impl Rest {
             Self::Glob(glob) => glob.is_match(name),
         }
     }
+}
+
+/// What stands before the first wildcard or class, and the rest.
+fn split(glob: &str) -> (&str, &str) {
+    glob.split_at(glob.find(['*', '?', '[']).unwrap_or(glob.len()))
 }
 
 fn compile(glob: &str) -> Result<GlobMatcher, PatternError> {

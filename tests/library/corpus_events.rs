@@ -16,6 +16,9 @@ use http::{HeaderMap, HeaderName};
 /// ids.
 type Row = (&'static str, Kind, &'static str, [&'static str; 3], &'static [&'static str]);
 
+/// The hosts that there is no parser for.
+const UNREAD: [&str; 1] = ["codecommit-sns"];
+
 const NONE: [&str; 3] = ["-", "-", "-"];
 
 const CODERTOCAT: [&str; 3] = [
@@ -300,11 +303,29 @@ const TABLE: &[Row] = &[
 #[ignore = "needs HOOKGATE_CORPUS"]
 fn every_delivery_of_the_corpus_is_the_event_that_its_host_documents() {
     let dir = std::env::var_os("HOOKGATE_CORPUS").expect("HOOKGATE_CORPUS names the folder");
-    check(Path::new(&dir));
+    let wrong = differences(Path::new(&dir));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Compares a corpus with the table: every file stands in it, and every row has its file.
-fn check(dir: &Path) {
+#[test]
+fn a_delivery_without_a_row_and_a_row_without_a_delivery_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    for (host, event) in [("github", "push"), ("github", "star"), ("gitthub", "push")] {
+        fs::create_dir_all(dir.path().join(host)).unwrap();
+        fs::write(dir.path().join(host).join(format!("{event}.json")), "{}").unwrap();
+    }
+    let wrong = differences(dir.path());
+    let is_told = |start: &str| wrong.iter().any(|line| line.starts_with(start));
+    assert!(is_told("github/star stands in no row"));
+    assert!(is_told("gitthub/push stands in no row"));
+    assert!(is_told("github/push\n    found    no headers"));
+    assert!(is_told("gitlab/push\n    found    no body"));
+    assert_eq!(wrong.len(), TABLE.len() + 2);
+}
+
+/// What is other than the table says. Every file of a corpus stands in it, and every row has its
+/// file.
+fn differences(dir: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
     for row in TABLE {
         let found = describe(dir, row.0);
@@ -316,15 +337,15 @@ fn check(dir: &Path) {
     }
     let known: BTreeSet<String> = TABLE.iter().map(|row| row.0.to_owned()).collect();
     wrong.extend(files(dir).difference(&known).map(|file| format!("{file} stands in no row")));
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    wrong
 }
 
-/// The files of the hosts that there is a parser for.
+/// The deliveries of all hosts but those that there is no parser for.
 fn files(dir: &Path) -> BTreeSet<String> {
     let mut files = BTreeSet::new();
     for host in fs::read_dir(dir).unwrap().map(|host| host.unwrap()) {
         let name = host.file_name().into_string().unwrap();
-        if provider(&name).is_none() {
+        if !host.path().is_dir() || UNREAD.contains(&&*name) {
             continue;
         }
         for file in fs::read_dir(host.path()).unwrap().map(|file| file.unwrap().file_name()) {
@@ -344,8 +365,11 @@ fn provider(host: &str) -> Option<Provider> {
 }
 
 fn describe(dir: &Path, file: &str) -> String {
-    let body = fs::read(dir.join(format!("{file}.json"))).expect(file);
-    let headers = headers(&fs::read_to_string(dir.join(format!("{file}.headers"))).expect(file));
+    let Ok(body) = fs::read(dir.join(format!("{file}.json"))) else { return "no body".into() };
+    let Ok(headers) = fs::read_to_string(dir.join(format!("{file}.headers"))) else {
+        return "no headers".into();
+    };
+    let headers = headers_of(&headers);
     let provider = file.split('/').next().and_then(provider).expect(file);
     let event = match parse(provider, &headers, &body, &ParseOptions::default()) {
         Ok(event) => event,
@@ -367,7 +391,7 @@ fn describe(dir: &Path, file: &str) -> String {
     format!("{} `{}` {key} {http_url} {ssh_url} {refs:?}", event.kind, event.name)
 }
 
-fn headers(text: &str) -> HeaderMap {
+fn headers_of(text: &str) -> HeaderMap {
     text.lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
         .map(|line| {
