@@ -392,6 +392,10 @@ pub(crate) fn ignores_case(authority: &str) -> bool {
 /// Writes `/segment` for each segment of a path, in the one percent-encoding; `coded` tells whether
 /// there may be something to encode or decode.
 fn push_path(key: &mut String, path: &str, coded: bool) -> Result<(), RepositoryUrlError> {
+    if !coded && is_plain(path) {
+        key.push_str(path);
+        return Ok(());
+    }
     let mut rest = path;
     loop {
         let end = find(rest, b'/').unwrap_or(rest.len());
@@ -413,6 +417,16 @@ fn push_path(key: &mut String, path: &str, coded: bool) -> Result<(), Repository
         }
         rest = &rest[end + 1..];
     }
+}
+
+/// Whether a path begins with a slash, and no segment of it is empty or begins with a dot.
+fn is_plain(path: &str) -> bool {
+    let (mut last, mut is_plain) = (b'a', path.starts_with('/'));
+    for byte in path.bytes() {
+        is_plain &= last != b'/' || byte != b'/' && byte != b'.';
+        last = byte;
+    }
+    is_plain && last != b'/'
 }
 
 fn push_coded(key: &mut String, segment: &str) -> Result<(), RepositoryUrlError> {

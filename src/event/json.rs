@@ -103,6 +103,8 @@ pub(super) fn read<'a, K: Keys>(
 }
 
 impl<'a> Reader<'a> {
+    // Inlined, lest it be moved: it is large.
+    #[inline(always)]
     pub(super) fn new(text: &'a [u8]) -> Self {
         Self { scanner: Scanner::new(text) }
     }
@@ -369,6 +371,7 @@ impl Cursor<'_> {
 }
 
 impl<'a> Scanner<'a> {
+    #[inline(always)]
     fn new(text: &'a [u8]) -> Self {
         let mut scanner = Self {
             text,
@@ -440,9 +443,10 @@ impl<'a> Scanner<'a> {
     /// The first block with special bytes, at `base` or behind it.
     #[inline(always)]
     fn find_block(&mut self, base: usize) -> (usize, NonZeroU64) {
-        match NonZeroU64::new(self.special(base)) {
+        let special = self.special.get(base.wrapping_sub(self.start) / BLOCK);
+        match special.copied().and_then(NonZeroU64::new) {
             Some(special) => (base, special),
-            None => self.find_far_block(base + BLOCK),
+            None => self.find_far_block(base),
         }
     }
 
@@ -499,23 +503,31 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// Goes behind white space: a space or a line's end and some indentation at first, which are
-    /// the most likely.
+    /// Goes behind white space, which is one space most of the time.
     #[inline(always)]
     fn skip_white_space(&mut self, cursor: &mut Cursor<'a>) {
-        let byte = cursor.byte();
-        if byte == b' ' && byte_at(cursor.text, cursor.pos + 1) > b' ' {
+        if cursor.byte() == b' ' && byte_at(cursor.text, cursor.pos + 1) > b' ' {
             cursor.pos += 1;
-            return;
+        } else {
+            self.save(cursor);
+            self.skip_lines();
+            *cursor = self.resume();
         }
-        if byte == b'\n' {
-            self.pass_special(cursor);
+    }
+
+    /// Goes behind white space from the saved cursor on.
+    #[inline(never)]
+    fn skip_lines(&mut self) {
+        let mut cursor = self.resume();
+        if cursor.byte() == b'\n' {
+            self.pass_special(&mut cursor);
             cursor.pos += indentation(cursor.text, cursor.pos);
         }
         if cursor.byte() <= b' ' {
             let pos = self.skip_spaces(cursor.pos);
-            *cursor = self.cursor(pos);
+            cursor = self.cursor(pos);
         }
+        self.save(&cursor);
     }
 
     /// Where the white space ends that begins at `pos`.
@@ -628,11 +640,29 @@ impl<'a> Scanner<'a> {
                 cursor.pos += 1;
                 continue;
             }
-            if !is_prefix(end, *b"\":\"") {
-                cursor.pos += usize::from(is_prefix(end, *b"\": "));
+            let mut is_word = is_prefix(end, *b"\":[]") || is_prefix(end, *b"\":{}");
+            if is_word {
+                cursor.pos += 2;
+            } else if is_prefix(end, *b"\": ") {
+                cursor.pos += 1;
                 if !is_prefix(end, *b"\": \"") {
-                    return Ok(false);
+                    if !self.skip_word(cursor) {
+                        return Ok(false);
+                    }
+                    is_word = true;
                 }
+            } else if !is_prefix(end, *b"\":\"") {
+                return Ok(false);
+            }
+            if is_word {
+                if cursor.byte() != b',' {
+                    return Ok(true);
+                }
+                cursor.pos += 1;
+                if self.peek_quote(cursor) != b'"' {
+                    return Err(syntax(cursor.pos));
+                }
+                continue;
             }
             let start = cursor.pos;
             self.pass_special(cursor);
@@ -760,6 +790,19 @@ impl<'a> Scanner<'a> {
         // There is nothing special in it.
         cursor.pos += len;
         len > 0
+    }
+
+    /// Goes behind a number, one of the three words, or a pair of brackets; `false` when there is
+    /// none.
+    #[inline(always)]
+    fn skip_word(&self, cursor: &mut Cursor<'a>) -> bool {
+        let first = cursor.byte();
+        if first == b'{' || first == b'[' {
+            let is_pair = byte_at(cursor.text, cursor.pos + 1) == first + 2;
+            cursor.pos += 2 * usize::from(is_pair);
+            return is_pair;
+        }
+        self.skip_scalar(cursor)
     }
 
     /// Where the quote stands that ends a string in which the first special byte is no quote.

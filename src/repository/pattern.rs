@@ -381,7 +381,10 @@ impl Glob {
     fn matches(&self, name: &str) -> bool {
         let mut part = name;
         loop {
-            if let Some(tail) = part.strip_prefix(&*self.prefix)
+            // Most that differ do so in the first byte, and there is no call to see that.
+            let (first, wanted) = (part.bytes().next(), self.prefix.bytes().next());
+            if (wanted.is_none() || wanted == first)
+                && let Some(tail) = part.strip_prefix(&*self.prefix)
                 && self.rest.matches(tail, name)
             {
                 return true;
