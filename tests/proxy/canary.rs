@@ -572,15 +572,20 @@ fn service_fails(watched: &mut Watched) {
         watched.ask(&push);
         watched.ask(&push.clone().to("/keyed"));
     }
+    answers_late(watched, &push, (504, "upstream-failed"));
+    watched.upstream.as_ref().expect("a service").release();
+}
+
+/// A service that takes a delivery and says nothing in time.
+fn answers_late(watched: &mut Watched, push: &Request, told: (u16, &str)) {
     watched.upstream.as_ref().expect("a service").reply(Reply::Hold);
     let mut held = watched.gate.connect();
     held.send(push.bytes());
     watched.upstream.as_ref().expect("a service").holds(1);
-    watched.ask(&push);
+    watched.ask(push);
     let late = held.answer();
-    assert_eq!(late.told(), (504, "upstream-failed"));
+    assert_eq!(late.told(), told);
     watched.note(&format!("{:?}{}", late.headers, late.text()));
-    watched.upstream.as_ref().expect("a service").release();
 }
 
 /// The same with a spool, from which all but what was refused arrives in the end.
@@ -595,14 +600,7 @@ fn service_fails_and_recovers(watched: &mut Watched) {
         watched.gate.drains();
     }
     // Later than a host waits, and later than the gate waits.
-    watched.upstream.as_ref().expect("a service").reply(Reply::Hold);
-    let mut held = watched.gate.connect();
-    held.send(push.bytes());
-    watched.upstream.as_ref().expect("a service").holds(1);
-    watched.ask(&push);
-    let late = held.answer();
-    assert_eq!(late.told(), (202, "queued"));
-    watched.note(&format!("{:?}{}", late.headers, late.text()));
+    answers_late(watched, &push, (202, "queued"));
     watched.upstream.as_ref().expect("a service").reply(Reply::Answer(200, &[], ""));
     watched.upstream.as_ref().expect("a service").release();
     watched.gate.drains();

@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -29,6 +29,7 @@ use tokio::time::{sleep, timeout_at};
 
 use super::answer::Answer;
 use super::link::{Link, Permission};
+use super::lock;
 use super::outgoing::Outgoing;
 use super::retry;
 use super::seen::{Seen, coalesce_key, identity};
@@ -262,18 +263,31 @@ impl Durable {
         reason: &'static str,
     ) -> Result<Answer, SpoolError> {
         let not_before = SystemClock.now().saturating_add(wait);
-        let record = self.record(settings, parcel, not_before);
-        let appended = self.spool.append(record).await.inspect_err(|error| {
-            let delivery = parcel.outgoing.id();
-            tracing::error!(%delivery, hook = self.hook, %error, "delivery cannot be stored");
-        })?;
-        self.remember(appended.id(), parcel);
-        settings.link.wake();
+        let appended = self.append(settings, parcel, not_before).await?;
         Ok(match appended {
             Appended::Identical(_) => Answer::queued("the same delivery waits already"),
             _ if !wait.is_zero() => Answer::new(Outcome::Coalesced),
             _ => Answer::queued(reason),
         })
+    }
+
+    async fn append(
+        &self,
+        settings: &Settings,
+        parcel: &Parcel,
+        not_before: Timestamp,
+    ) -> Result<Appended, SpoolError> {
+        let record = self.record(settings, parcel, not_before);
+        let appended = self.spool.append(record).await;
+        let appended = appended.inspect_err(|error| self.not_stored("waiting", parcel, error))?;
+        self.remember(appended.id(), parcel);
+        settings.link.wake();
+        Ok(appended)
+    }
+
+    fn not_stored(&self, what: &str, parcel: &Parcel, error: &SpoolError) {
+        let delivery = parcel.outgoing.id();
+        tracing::error!(%delivery, hook = self.hook, %error, "{what} delivery cannot be stored");
     }
 
     /// Calls the service, and tells the host by `deadline`. The lane is free again when the delivery is in the
@@ -308,8 +322,7 @@ impl Durable {
                         return Answer::queued("upstream has not answered yet");
                     }
                     Err(error) => {
-                        let delivery = parcel.outgoing.id();
-                        tracing::error!(%delivery, hook = self.hook, %error, "late delivery cannot be stored");
+                        self.not_stored("late", &parcel, &error);
                         call.await
                     }
                 }
@@ -345,25 +358,16 @@ impl Durable {
                     answer.turned(Outcome::SetAside)
                 }
                 Err(error) => {
-                    let delivery = parcel.outgoing.id();
-                    tracing::error!(%delivery, hook = self.hook, %error, "refused delivery cannot be stored");
+                    self.not_stored("refused", parcel, &error);
                     answer
                 }
             };
         }
         let pause = retry::pause(1, answer.retry_after);
-        let record = self.record(settings, parcel, now.saturating_add(pause));
-        match self.spool.append(record).await {
-            Ok(appended) => {
-                self.remember(appended.id(), parcel);
-                settings.link.wake();
-                answer.turned(Outcome::Queued)
-            }
-            Err(error) => {
-                let delivery = parcel.outgoing.id();
-                tracing::error!(%delivery, hook = self.hook, %error, "failed delivery cannot be stored");
-                if is_full(&error) { answer.turned(Outcome::Overloaded) } else { answer }
-            }
+        match self.append(settings, parcel, now.saturating_add(pause)).await {
+            Ok(_) => answer.turned(Outcome::Queued),
+            Err(error) if is_full(&error) => answer.turned(Outcome::Overloaded),
+            Err(_) => answer,
         }
     }
 
@@ -601,9 +605,4 @@ impl fmt::Debug for Durable {
 
 fn is_full(error: &SpoolError) -> bool {
     matches!(error.kind(), SpoolErrorKind::Full(_))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each holds a table that is changed in one step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

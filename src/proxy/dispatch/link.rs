@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -14,6 +14,7 @@ use tokio::time::sleep_until;
 use super::answer::Answer;
 use super::breaker::{Breaker, Change, Pass, Verdict};
 use super::durable::{Durable, LEASE, OWNER};
+use super::lock;
 use crate::clock::{Clock, SystemClock};
 use crate::proxy::spool::{LeaseRequest, Leased, Spool};
 
@@ -60,7 +61,7 @@ impl Link {
 
     /// Whose deliveries it sends from now on.
     pub fn serve(&self, hooks: Vec<Weak<Durable>>) {
-        *self.hooks.lock().unwrap_or_else(PoisonError::into_inner) = hooks;
+        *lock(&self.hooks) = hooks;
         self.wake();
     }
 
@@ -116,10 +117,7 @@ impl Link {
     /// Takes up whatever is due and finds room; when the next is due, if that is known.
     async fn work(self: &Arc<Self>, spool: &Arc<dyn Spool>) -> Option<Instant> {
         while !self.is_stopped.load(Ordering::Relaxed) {
-            let hooks: Vec<_> = {
-                let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
-                hooks.iter().filter_map(Weak::upgrade).collect()
-            };
+            let hooks: Vec<_> = lock(&self.hooks).iter().filter_map(Weak::upgrade).collect();
             if hooks.is_empty() {
                 return None;
             }
@@ -189,7 +187,7 @@ impl Link {
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.breaker)
     }
 
     fn report(&self, pass: Pass, verdict: Verdict) {

@@ -38,7 +38,7 @@ mod sender;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -117,4 +117,9 @@ impl<B> Service<Request<GateBody<B>>> for Dispatch {
             Ok(answer.into_response(Some((delivery, bytes))))
         })
     }
+}
+
+/// Locks what is changed in one step, or leaves nothing half done that matters to another delivery.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

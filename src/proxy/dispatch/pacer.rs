@@ -5,7 +5,7 @@
 //! sent at once when the gate stops.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep_until;
 
 use super::answer::Answer;
+use super::lock;
 use super::outgoing::Outgoing;
 use super::seen::{Seen, coalesce_key};
 use super::sender::Sender;
@@ -233,9 +234,4 @@ impl fmt::Debug for Pacer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pacer").field("hook", &self.hook).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The rules check themselves and leave nothing half done that matters to another delivery.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

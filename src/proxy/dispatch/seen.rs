@@ -1,9 +1,10 @@
 //! Which deliveries of a hook upstream has had already. The rule is in [`pace`](crate::pace).
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::lock;
 use super::outgoing::Outgoing;
 use crate::event::Kind;
 use crate::pace::{Arrival, ChangedRefs, CoalesceKey, Duplicates, Identity, KeyBy, Pending};
@@ -80,9 +81,4 @@ impl fmt::Debug for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seen").field("hook", &self.hook).finish_non_exhaustive()
     }
-}
-
-fn lock(duplicates: &Mutex<Duplicates>) -> std::sync::MutexGuard<'_, Duplicates> {
-    // The rules check themselves and leave nothing half done that matters to another delivery.
-    duplicates.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -24,8 +24,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::fmt::rfc2822::DateTimeParser;
 use percent_encoding::percent_decode;
-use rustls::ClientConfig;
-use rustls::crypto::ring;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
@@ -119,13 +117,7 @@ impl Upstream {
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_nodelay(true);
-        // The provider is named: the default of a process that has two of them panics.
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring supports the default versions of TLS")
-            .with_root_certificates(config.roots())
-            .with_no_client_auth();
-        let connector = Patient(HttpsConnector::from((tcp, tls)));
+        let connector = Patient(HttpsConnector::from((tcp, config.client_tls())));
         let client = |max_idle| {
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())

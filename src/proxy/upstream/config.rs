@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::Uri;
 use http::header::HeaderValue;
 use http::uri::{Authority, Scheme};
-use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
@@ -121,8 +122,17 @@ impl UpstreamConfig {
         format!("{}://{}", self.scheme, self.authority)
     }
 
-    /// The authorities that are trusted.
-    pub(super) fn roots(&self) -> RootCertStore {
+    /// TLS towards the service, with the authorities that are trusted.
+    pub fn client_tls(&self) -> ClientConfig {
+        // The provider is named: the default of a process that has two of them panics.
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default versions of TLS")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth()
+    }
+
+    fn roots(&self) -> RootCertStore {
         match &self.authorities {
             // All of them were accepted when they were read.
             Some(own) => {

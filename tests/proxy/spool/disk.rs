@@ -117,13 +117,19 @@ fn a_file_that_cannot_be_written_costs_nothing_that_was_acknowledged() {
     limit_files(&gate, "unlimited");
     assert_usable(&gate);
     pushes.keep(&gate, 3);
+    let gate = arrives_after_a_kill(gate, &upstream, &pushes);
+    assert_eq!(rows(&gate, "state = 3").len(), pushes.acknowledged.len());
+}
+
+/// All that was acknowledged is there after the next start, and arrives when the service is good again.
+fn arrives_after_a_kill(gate: Gate, upstream: &Upstream, pushes: &Pushes) -> Gate {
     let folder = gate.kill();
-    let gate = again(&folder).upstream(&upstream).start();
+    let gate = again(&folder).upstream(upstream).start();
     upstream.take();
     upstream.reply(Reply::Answer(200, &[], ""));
     gate.drains();
-    pushes.assert_arrived(&upstream);
-    assert_eq!(rows(&gate, "state = 3").len(), pushes.acknowledged.len());
+    pushes.assert_arrived(upstream);
+    gate
 }
 
 // --- A sync that fails
@@ -148,12 +154,7 @@ fn a_sync_that_fails_costs_nothing_that_was_acknowledged() {
     pushes.keep(&gate, 3);
     let trace = fs::read_to_string(gate.path("trace")).expect("a trace");
     assert!(trace.contains("EIO (Input/output error) (INJECTED)"), "{trace}");
-    let folder = gate.kill();
-    let gate = again(&folder).upstream(&upstream).start();
-    upstream.take();
-    upstream.reply(Reply::Answer(200, &[], ""));
-    gate.drains();
-    pushes.assert_arrived(&upstream);
+    arrives_after_a_kill(gate, &upstream, &pushes);
 }
 
 // --- A disk that is full

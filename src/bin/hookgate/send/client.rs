@@ -1,10 +1,10 @@
 //! One request, as a git host sends it: no redirect is followed and nothing is tried again.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hookgate::proxy::upstream::UpstreamConfig;
 use http::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
@@ -12,10 +12,6 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 /// Longer than the gate may take.
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -37,22 +33,18 @@ impl Client {
     pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
         const EXPECTED: &str = "--to: expected a URL such as https://gate.example.com/webhook";
         let uri: Uri = url.parse().map_err(|_| EXPECTED)?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(EXPECTED.into());
-        }
-        let authority = uri
-            .authority()
-            .filter(|authority| !authority.as_str().contains('@'))
-            .ok_or(EXPECTED)?;
+        let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or(EXPECTED)?;
+        let service =
+            UpstreamConfig::new(&format!("{scheme}://{authority}")).map_err(|_| EXPECTED)?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| EXPECTED)?;
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS: {error}"))?
-            .with_root_certificates(roots(ca_file)?)
-            .with_no_client_auth();
+        let service = match ca_file {
+            Some(path) => trusting(service, path)?,
+            None => service,
+        };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
-        let http = Legacy::builder(TokioExecutor::new()).build(HttpsConnector::from((tcp, tls)));
+        let http = Legacy::builder(TokioExecutor::new())
+            .build(HttpsConnector::from((tcp, service.client_tls())));
         Ok(Self { uri, host, http })
     }
 
@@ -76,21 +68,8 @@ impl Client {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
-    let Some(path) = ca_file else {
-        return Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect());
-    };
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
-        added.map_err(|error| format!("{shown}: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("{shown}: there is no certificate"));
-    }
-    Ok(roots)
+fn trusting(service: UpstreamConfig, ca_file: &Path) -> Result<UpstreamConfig, String> {
+    let pem = std::fs::read(ca_file).map_err(|error| format!("{}: {error}", ca_file.display()))?;
+    let service = service.certificate_authorities(&pem);
+    service.map_err(|error| format!("{}: {error}", ca_file.display()))
 }
