@@ -137,7 +137,7 @@ impl RepositoryUrl {
 
     /// The host, with its port where that counts.
     pub(crate) fn authority(&self) -> &str {
-        self.0.split_once('/').map_or(&*self.0, |(authority, _)| authority)
+        &self.0[..find(&self.0, b'/').unwrap_or(self.0.len())]
     }
 
     /// Everything behind the host.

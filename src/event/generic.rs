@@ -187,7 +187,9 @@ fn read_repository<'a>(
     if reader.shape() == Shape::String {
         return Ok(read_address(reader)?.and_then(by_address));
     }
-    Ok(RepositoryFields::read(reader, at)?.into_repository(Layout::Unknown))
+    let mut fields = RepositoryFields::default();
+    fields.read(reader, at)?;
+    Ok(fields.into_repository(Layout::Unknown))
 }
 
 /// A repository of which there is only one address, or what stands in its place: an upstream may

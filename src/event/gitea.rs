@@ -53,7 +53,7 @@ pub(super) fn parse<'a>(
             Key::Before => change.old = Id::read(reader)?,
             Key::After => change.new = Id::read(reader)?,
             Key::Action => action = reader.text()?,
-            Key::Repository => repository = RepositoryFields::read(reader, "repository")?,
+            Key::Repository => repository.read(reader, "repository")?,
         }
         Ok(())
     })?;

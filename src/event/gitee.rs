@@ -47,8 +47,8 @@ pub(super) fn parse<'a>(headers: &HeaderMap, payload: &'a [u8]) -> Result<Event<
             Key::Created => change.created = reader.flag()?,
             Key::Deleted => change.deleted = reader.flag()?,
             Key::Action => action = reader.text()?,
-            Key::Project => project = RepositoryFields::read(reader, "project")?,
-            Key::Repository => repository = RepositoryFields::read(reader, "repository")?,
+            Key::Project => project.read(reader, "project")?,
+            Key::Repository => repository.read(reader, "repository")?,
         }
         Ok(())
     })?;

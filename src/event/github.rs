@@ -42,7 +42,7 @@ pub(super) fn parse<'a>(headers: &HeaderMap, payload: &'a [u8]) -> Result<Event<
             Key::Deleted => change.deleted = reader.flag()?,
             Key::Forced => change.forced = reader.flag()?,
             Key::Action => action = reader.text()?,
-            Key::Repository => repository = RepositoryFields::read(reader, "repository")?,
+            Key::Repository => repository.read(reader, "repository")?,
         }
         Ok(())
     })?;

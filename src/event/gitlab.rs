@@ -70,8 +70,8 @@ pub(super) fn parse<'a>(headers: &HeaderMap, payload: &'a [u8]) -> Result<Event<
                     Ok(())
                 })?;
             }
-            Key::Project => project = RepositoryFields::read(reader, "project")?,
-            Key::Repository => repository = RepositoryFields::read(reader, "repository")?,
+            Key::Project => project.read(reader, "project")?,
+            Key::Repository => repository.read(reader, "repository")?,
         }
         Ok(())
     })?;

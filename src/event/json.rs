@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
         }
         loop {
             let name = self.scanner.read_name(&mut cursor, first)?;
-            let key = if name.escaped { name.find_escaped() } else { K::find(name.bytes) };
+            let key = if name.escaped { find_escaped(name.bytes) } else { K::find(name.bytes) };
             if let Some(key) = key {
                 if seen >> key.index() & 1 == 1 {
                     return Err(EventError::Duplicate { at, name: key.name() });
@@ -299,11 +299,6 @@ impl<'a> Raw<'a> {
         self.bytes.is_empty()
     }
 
-    #[cold]
-    fn find_escaped<K: Keys>(self) -> Option<K> {
-        K::find(self.decode()?.as_bytes())
-    }
-
     /// The text; `None` when it is not UTF-8 or holds half of a surrogate pair.
     #[inline]
     pub(super) fn decode(self) -> Option<Cow<'a, str>> {
@@ -313,6 +308,12 @@ impl<'a> Raw<'a> {
             std::str::from_utf8(self.bytes).ok().map(Cow::Borrowed)
         }
     }
+}
+
+/// The key whose name has escapes.
+#[cold]
+fn find_escaped<K: Keys>(name: &[u8]) -> Option<K> {
+    K::find(unescape(name)?.as_bytes())
 }
 
 /// How many bytes are looked at together.
@@ -490,6 +491,20 @@ impl<'a> Scanner<'a> {
         self.peek(cursor)
     }
 
+    /// The same where a closing bracket is likely, in a text that is indented.
+    #[inline(always)]
+    fn peek_bracket(&mut self, cursor: &mut Cursor<'a>) -> u8 {
+        let byte = cursor.byte();
+        if byte > b' ' {
+            return byte;
+        }
+        if byte == b'\n' {
+            self.pass_special(cursor);
+            cursor.pos += indentation(cursor.text, cursor.pos);
+        }
+        self.peek(cursor)
+    }
+
     /// Goes behind the end of a line; `true` if then there are nothing but a few spaces before a
     /// quote, and goes there. Its place is known already, so nothing waits for the spaces.
     #[inline(always)]
@@ -582,7 +597,7 @@ impl<'a> Scanner<'a> {
                     break;
                 }
                 name = None;
-                let byte = self.peek(&mut cursor);
+                let byte = self.peek_bracket(&mut cursor);
                 if byte == b',' {
                     cursor.pos += 1;
                     if close == b']' {
@@ -622,39 +637,30 @@ impl<'a> Scanner<'a> {
             let start = cursor.pos;
             self.pass_special(cursor);
             let end = cursor.special_bytes();
-            if !is_prefix(end, *b"\":") {
-                if !self.end_string(cursor, end) || self.peek(cursor) != b':' {
-                    return Err(syntax(start));
-                }
-                cursor.pos += 1;
-                return Ok(false);
-            }
-            self.pass_special(cursor);
-            cursor.pos += 1;
-            if is_prefix(end, *b"\":{\"") {
-                let Some(outer) = self.outer.get_mut(*depth) else {
-                    return Err(EventError::TooDeep { offset: cursor.pos + 1 });
-                };
-                *outer = b'}';
-                *depth += 1;
-                cursor.pos += 1;
-                continue;
-            }
-            let mut is_word = is_prefix(end, *b"\":[]") || is_prefix(end, *b"\":{}");
-            if is_word {
-                cursor.pos += 2;
-            } else if is_prefix(end, *b"\": ") {
-                cursor.pos += 1;
-                if !is_prefix(end, *b"\": \"") {
-                    if !self.skip_word(cursor) {
-                        return Ok(false);
+            let is_spaced = is_prefix(end, *b"\": \"");
+            if !is_spaced && !is_prefix(end, *b"\":\"") {
+                if !is_prefix(end, *b"\":") {
+                    if !self.end_string(cursor, end) || self.peek(cursor) != b':' {
+                        return Err(syntax(start));
                     }
-                    is_word = true;
+                    cursor.pos += 1;
+                    return Ok(false);
                 }
-            } else if !is_prefix(end, *b"\":\"") {
-                return Ok(false);
-            }
-            if is_word {
+                self.pass_special(cursor);
+                cursor.pos += 1;
+                if is_prefix(end, *b"\":{\"") {
+                    let Some(outer) = self.outer.get_mut(*depth) else {
+                        return Err(EventError::TooDeep { offset: cursor.pos + 1 });
+                    };
+                    *outer = b'}';
+                    *depth += 1;
+                    cursor.pos += 1;
+                    continue;
+                }
+                cursor.pos += usize::from(is_prefix(end, *b"\": "));
+                if !self.skip_word(cursor) {
+                    return Ok(false);
+                }
                 if cursor.byte() != b',' {
                     return Ok(true);
                 }
@@ -664,6 +670,8 @@ impl<'a> Scanner<'a> {
                 }
                 continue;
             }
+            self.pass_special(cursor);
+            cursor.pos += 1 + usize::from(is_spaced);
             let start = cursor.pos;
             self.pass_special(cursor);
             let end = cursor.special_bytes();
@@ -782,10 +790,13 @@ impl<'a> Scanner<'a> {
     /// Goes behind a number or one of the three words; `false` when there is none.
     #[inline(always)]
     fn skip_scalar(&self, cursor: &mut Cursor<'a>) -> bool {
-        let len = match chunk(cursor.text, cursor.pos).as_ref() {
-            Some(b"true" | b"null") => 4,
-            Some(b"fals") if byte_at(cursor.text, cursor.pos + 4) == b'e' => 5,
-            _ => number_len(cursor.text.get(cursor.pos..).unwrap_or_default()),
+        let word = chunk(cursor.text, cursor.pos).map_or(0, u32::from_le_bytes);
+        let len = if is_prefix(word, *b"true") || is_prefix(word, *b"null") {
+            4
+        } else if is_prefix(word, *b"fals") && byte_at(cursor.text, cursor.pos + 4) == b'e' {
+            5
+        } else {
+            number_len(cursor.text.get(cursor.pos..).unwrap_or_default())
         };
         // There is nothing special in it.
         cursor.pos += len;

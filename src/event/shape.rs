@@ -166,7 +166,8 @@ impl<'a> RefList<'a> {
 
 /// The full name of a ref, if it can be one at all.
 pub(super) fn full_name<'a>(name: Cow<'a, str>, prefix: &'static str) -> Option<Cow<'a, str>> {
-    if name.is_empty() || name.len() > 1024 || name.bytes().any(|b| b <= b' ' || b == 0x7f) {
+    let is_name = name.bytes().fold(true, |is, byte| is & (byte > b' ') & (byte != 0x7f));
+    if !(1..=1024).contains(&name.len()) || !is_name {
         return None;
     }
     Some(if name.starts_with("refs/") { name } else { Cow::Owned(format!("{prefix}{name}")) })
@@ -174,12 +175,11 @@ pub(super) fn full_name<'a>(name: Cow<'a, str>, prefix: &'static str) -> Option<
 
 /// Whether a text can be shown as a name: it is not empty and holds no control character.
 pub(super) fn is_word(text: &str) -> bool {
-    let has_control = if text.is_ascii() {
-        text.bytes().any(|byte| byte.is_ascii_control())
-    } else {
-        text.contains(char::is_control)
-    };
-    !text.is_empty() && text.len() <= 1024 && !has_control
+    let len = text.len();
+    // Without early exits the loop is over all bytes at once.
+    let is_plain =
+        |text: &str| text.bytes().fold(true, |is, byte| is & (b' '..0x7f).contains(&byte));
+    (1..=1024).contains(&len) && (is_plain(text) || !text.contains(char::is_control))
 }
 
 keys! {
@@ -215,8 +215,12 @@ pub(super) struct RepositoryFields<'a> {
 
 impl<'a> RepositoryFields<'a> {
     /// Reads the object at `at`; anything else has no fields.
-    pub(super) fn read(reader: &mut Reader<'a>, at: &'static str) -> Result<Self, EventError> {
-        let mut fields = Self::default();
+    pub(super) fn read(
+        &mut self,
+        reader: &mut Reader<'a>,
+        at: &'static str,
+    ) -> Result<(), EventError> {
+        let fields = self;
         reader.object(at, |key, reader| {
             let field = match key {
                 RepositoryKey::FullName | RepositoryKey::PathWithNamespace => &mut fields.name,
@@ -234,7 +238,7 @@ impl<'a> RepositoryFields<'a> {
             *field = field.or(text);
             Ok(())
         })?;
-        Ok(fields)
+        Ok(())
     }
 
     /// Takes from `other` what is missing here.
@@ -254,13 +258,18 @@ impl<'a> RepositoryFields<'a> {
     /// The repository; `None` when there is neither an address nor a name to tell it by.
     pub(super) fn into_repository(self, layout: Layout) -> Option<Repository<'a>> {
         let Self { name, http, ssh, git, web, url, svn, homepage } = self;
-        let found =
-            [http, ssh, git, web, url, svn, homepage].into_iter().flatten().find_map(|raw| {
-                let address = raw.decode()?;
-                Some((RepositoryUrl::parse_as(&address, layout).ok()?, address))
-            });
-        let (key, address) = found.unzip();
         let mut http = http.and_then(Raw::decode);
+        let mut key = http.as_deref().and_then(|http| RepositoryUrl::parse_as(http, layout).ok());
+        let mut address = None;
+        if key.is_none() {
+            let others = [ssh, git, web, url, svn, homepage].into_iter().flatten();
+            (key, address) = others
+                .filter_map(Raw::decode)
+                .find_map(|address| {
+                    Some((RepositoryUrl::parse_as(&address, layout).ok()?, address))
+                })
+                .unzip();
+        }
         let is_scp = |address: &Cow<'_, str>| !address.contains("://") && address.contains('@');
         let ssh = match ssh.and_then(Raw::decode) {
             None => url.and_then(Raw::decode).filter(is_scp),
