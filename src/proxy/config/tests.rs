@@ -114,6 +114,7 @@ fn every_key_is_read() {
             body_deadline: Duration::from_millis(3500),
             unverified_bytes: 16 << 20,
             per_source: 50,
+            unauthenticated_per_source: None,
             in_flight: 7,
             connections: 8,
             keep_alive: Duration::from_secs(60),

@@ -74,8 +74,13 @@ enum Way {
 impl Dispatch {
     /// Sends each delivery as it comes, or prints it where there is no target.
     pub fn direct(target: Option<Target>, metrics: Arc<HookMetrics>) -> Self {
-        let paces =
-            Paces { coalesce: None, coalesce_by: KeyBy::Ref, dedupe_window: Duration::ZERO };
+        let paces = Paces {
+            coalesce: None,
+            coalesce_by: KeyBy::Ref,
+            dedupe_window: Duration::ZERO,
+            rate: None,
+            repository_rate: None,
+        };
         let sender = Sender { target, parse_options: ParseOptions::default(), metrics };
         Self::new(Arc::new(Pacer::new("", paces, sender)))
     }
