@@ -119,6 +119,11 @@ impl RateLimit {
         self.paid_until = Some(taken(self.rate, self.paid_until, now));
     }
 
+    /// Owes at least what `other` does from now on: for a plan that must not fall behind what happened.
+    pub fn keep_up_with(&mut self, other: &Self) {
+        self.paid_until = self.paid_until.max(other.paid_until);
+    }
+
     /// How long one that comes now has to wait, and takes its place in the order of those that wait.
     pub fn reserve(&mut self, now: Instant) -> Duration {
         let wait = self.wait(now);
