@@ -78,6 +78,11 @@ impl TrustedProxies {
         Self { proxies, header }
     }
 
+    /// The header that counts.
+    pub fn header(&self) -> ClientHeader {
+        self.header
+    }
+
     /// The client of a request that came from `peer`.
     ///
     /// Costs a look at the header's right end, whatever its length, if the peer is trusted, and one search
