@@ -58,8 +58,13 @@ fn setup(settings: &str, hook: &str, upstream: &Upstream) -> Setup {
     Setup::new().keys(KEYS).hooks(&format!("{settings}\n{HOOK}{hook}\n")).upstream(upstream)
 }
 
-fn last_record(gate: &Gate) -> Value {
-    gate.records().pop().expect("a record")
+/// The answer to a request, and its audit record.
+#[track_caller]
+fn recorded(gate: &Gate, ask: impl FnOnce() -> Answer) -> (Answer, Value) {
+    let before = gate.records().len();
+    let answer = ask();
+    let record = until("the audit record", || gate.records().into_iter().nth(before));
+    (answer, record)
 }
 
 #[test]
@@ -87,12 +92,13 @@ fn a_hook_takes_requests_from_where_it_may_and_refuses_all_others_before_their_c
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "one answer for all: {bodies:?}");
     assert_eq!(gate.ask(&Request::post("/elsewhere")).told(), (404, "not-found"));
+    assert_eq!(gate.counted("forbidden"), 6.0);
+    until("all of them are recorded", || (gate.records().len() == 10).then_some(()));
     // Without a byte of the body.
-    let mut client = gate.connect();
-    let answer = client.ask(github_push(KEY).head("content-length: 1000000\r\n"));
+    let (answer, record) = recorded(&gate, || {
+        gate.connect().ask(github_push(KEY).head("content-length: 1000000\r\n"))
+    });
     assert_eq!(answer.told(), (403, "forbidden"));
-    assert_eq!(gate.counted("forbidden"), 7.0);
-    let record = last_record(&gate);
     assert_eq!(record["outcome"], "forbidden", "{record}");
     assert_eq!(record["client.addr"], "127.0.0.1", "{record}");
     assert_eq!(record["hook.name"], "default", "{record}");
@@ -179,8 +185,9 @@ fn a_client_header_of_somebody_who_is_not_trusted_says_nothing() {
         .header("X-Forwarded-For", "198.51.100.7")
         .header("Forwarded", "for=198.51.100.7")
         .header("X-Real-IP", "198.51.100.7");
-    assert_eq!(gate.ask(&spoofed).told(), (403, "forbidden"));
-    assert_eq!(last_record(&gate)["client.addr"], "127.0.0.1");
+    let (answer, record) = recorded(&gate, || gate.ask(&spoofed));
+    assert_eq!(answer.told(), (403, "forbidden"));
+    assert_eq!(record["client.addr"], "127.0.0.1");
     // Nor does it take anything from who may call.
     let spoofed = github_push(KEY).header("X-Forwarded-For", "203.0.113.9");
     assert_eq!(ask_from(&gate, local(3), &spoofed).told(), (200, "forwarded"));
@@ -205,8 +212,9 @@ fn the_client_behind_trusted_proxies_is_read_from_the_right() {
         &["203.0.113.9", "\"garbage, 198.51.100.7", "10.1.2.3"],
         &["198.51.100.7:4711"],
     ] {
-        assert_eq!(behind(lines).told(), (200, "forwarded"), "{lines:?}");
-        assert_eq!(last_record(&gate)["client.addr"], "198.51.100.7", "{lines:?}");
+        let (answer, record) = recorded(&gate, || behind(lines));
+        assert_eq!(answer.told(), (200, "forwarded"), "{lines:?}");
+        assert_eq!(record["client.addr"], "198.51.100.7", "{lines:?}");
         let received = upstream.take_one();
         assert_eq!(received.header("x-forwarded-for"), Some("198.51.100.7"));
         assert!(received.header("forwarded").expect("a header").starts_with("for=198.51.100.7;"));
@@ -220,8 +228,9 @@ fn the_client_behind_trusted_proxies_is_read_from_the_right() {
         (&["198.51.100.7,"], "127.0.0.2"),
         (&[], "127.0.0.2"),
     ] {
-        assert_eq!(behind(lines).told(), (403, "forbidden"), "{lines:?}");
-        assert_eq!(last_record(&gate)["client.addr"], client, "{lines:?}");
+        let (answer, record) = recorded(&gate, || behind(lines));
+        assert_eq!(answer.told(), (403, "forbidden"), "{lines:?}");
+        assert_eq!(record["client.addr"], client, "{lines:?}");
     }
     assert_eq!(upstream.count(), 5, "the first ones");
     // The other header, from the next request on.
@@ -231,7 +240,8 @@ fn the_client_behind_trusted_proxies_is_read_from_the_right() {
     until("the configuration is in force", || {
         (behind(&["203.0.113.9"]).status == 200).then_some(())
     });
-    assert_eq!(last_record(&gate)["client.addr"], "198.51.100.66");
+    let shown = upstream.take().pop().expect("a delivery");
+    assert_eq!(shown.header("x-forwarded-for"), Some("198.51.100.66"));
 }
 
 #[test]
@@ -250,12 +260,15 @@ fn a_stranger_who_was_refused_too_often_has_to_wait_and_nobody_else() {
         assert!((1100..=1200).contains(&wait), "{wait}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     }
+    until("they are recorded", || (gate.records().len() == 6).then_some(()));
     // Before a byte of the body.
-    let mut client = connect_from(&gate, stranger);
-    let answer = client.ask(forged().head("content-length: 1000000\r\n"));
+    let (answer, record) = recorded(&gate, || {
+        connect_from(&gate, stranger).ask(forged().head("content-length: 1000000\r\n"))
+    });
     assert_eq!(answer.told(), (429, "rate-limited"));
     assert_eq!(gate.counted("rate-limited"), 4.0);
-    assert_eq!(last_record(&gate)["outcome"], "rate-limited");
+    assert_eq!(record["outcome"], "rate-limited", "{record}");
+    assert_eq!(record["client.addr"], "127.0.0.2", "{record}");
     // Another source is not touched by that.
     assert_eq!(gate.ask(&github_push(KEY)).told(), (200, "forwarded"));
     assert_eq!(gate.ask(&forged()).told(), (401, "unauthorized"));
@@ -296,6 +309,8 @@ fn authentic_deliveries_use_nothing_up_and_pings_without_proof_free_nobody() {
     until("the configuration is in force", || {
         (behind("2001:db8::7", github_push(KEY)) == 200).then_some(())
     });
+    let of_proxy = ask_from(&gate, local(2), &forged()).status;
+    assert_eq!(of_proxy, 429, "what was used up stays so when the configuration changes");
     assert_eq!(behind("203.0.113.9", forged()), 401);
     assert_eq!(behind("203.0.113.9", forged()), 401);
     assert_eq!(behind("203.0.113.9", forged()), 429);

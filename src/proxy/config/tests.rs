@@ -302,13 +302,15 @@ rate = "off"
 fn sources_and_rates_are_read() {
     let (dir, overrides) = folder_with(AT_TOP);
     let config = Config::load(&overrides).unwrap();
-    let all = |networks: &[&str]| networks.iter().map(|it| it.parse::<Networks>().unwrap());
-    let proxies = all(&["10.0.0.0/8", "2001:db8::/32"]).collect();
+    let all = |networks: &[&str]| {
+        networks.iter().map(|it| it.parse::<Networks>().unwrap()).collect::<Networks>()
+    };
+    let proxies = all(&["10.0.0.0/8", "2001:db8::/32"]);
     assert_eq!(config.trusted_proxies, TrustedProxies::new(proxies, ClientHeader::Forwarded));
     let rate = |text: &str| Some(text.parse::<Rate>().unwrap());
     assert_eq!(config.limits.unauthenticated_per_source, rate("60/1m burst 10"));
     let [a, b] = &config.hooks[..] else { panic!("two hooks") };
-    let networks = all(&["192.0.2.0/24", "::1"]).collect();
+    let networks = all(&["192.0.2.0/24", "::1"]);
     assert_eq!(a.allow_from, Some(AllowFrom { networks, files: Vec::new() }));
     assert_eq!((a.paces.rate, a.paces.repository_rate), (rate("100/1m"), rate("10/1m")));
     // Its own list stands in place of the one above, which it does not make longer.
