@@ -1,7 +1,7 @@
 //! A request's way: its head, its hook, the gate, what lies behind; and the record of all that.
 //!
-//! From the outside in: request id, who the client is ([`TrustedProxies`]), the check of the head ([`head`]), the hook by path,
-//! the gate, the in-flight limit with load shed, [`Dispatch`]. The hooks are a [`Table`] that is
+//! From the outside in: request id, the check of the head ([`head`]), who the client is
+//! ([`TrustedProxies`]), the hook by path, the gate, the in-flight limit with load shed, [`Dispatch`]. The hooks are a [`Table`] that is
 //! replaced as a whole when the configuration changes: a request goes its whole way through the table
 //! with which it began.
 

@@ -95,7 +95,8 @@ pub struct Paces {
     /// For how long a delivery is remembered, so that it is not sent again; zero for not at all.
     /// Default: 1 h.
     pub dedupe_window: Duration,
-    /// How often anything is sent; what comes faster waits in the spool. Default: no limit.
+    /// How often anything is sent; what comes faster waits in the spool. Without one, neither rate is looked
+    /// at. Default: no limit.
     pub rate: Option<Rate>,
     /// How often anything about one repository is sent. Default: no limit.
     pub repository_rate: Option<Rate>,
