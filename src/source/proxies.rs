@@ -78,6 +78,11 @@ impl TrustedProxies {
         Self { proxies, header }
     }
 
+    /// Who is trusted.
+    pub fn proxies(&self) -> &Networks {
+        &self.proxies
+    }
+
     /// The header that counts.
     pub fn header(&self) -> ClientHeader {
         self.header

@@ -371,7 +371,13 @@ fn check_says_who_may_call_and_what_is_wrong_with_a_file_of_sources() {
         errors.contains("none.cidr: no such file") && !errors.contains("good.cidr"),
         "{errors}"
     );
-    assert!(!errors.contains("canary"), "{errors}");
+    assert!(!errors.contains("canary") && !errors.contains("whoever calls"), "{errors}");
+    let open =
+        Setup::bare(&["check"]).config("trusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\"]\n");
+    let open = open.run();
+    let warning = "warning: trusted_proxies has all of 0.0.0.0/0: whoever calls can say who he is";
+    assert_eq!(open.code, Some(0), "{}", open.stderr);
+    assert!(open.stderr.contains(warning) && !open.stderr.contains("::/0"), "{}", open.stderr);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use hookgate::provider::Providers;
 use hookgate::proxy::config::{AllowFrom, Config, DeliveryMode, HookConfig};
 use hookgate::proxy::tls::ServerTls;
 use hookgate::scheme::UrlKey;
-use hookgate::source::{ClientHeader, Networks, TrustedProxies};
+use hookgate::source::{ClientHeader, Networks};
 use hookgate::time::Timestamp;
 use hookgate::watch;
 
@@ -94,12 +94,20 @@ impl Report {
             }
             None => self.line("health", "off"),
         }
-        if config.trusted_proxies != TrustedProxies::default() {
-            let header = match config.trusted_proxies.header() {
+        let proxies = &config.trusted_proxies;
+        if !proxies.proxies().is_empty() {
+            let header = match proxies.header() {
                 ClientHeader::Forwarded => "Forwarded",
-                _ => "X-Forwarded-For",
+                ClientHeader::XForwardedFor => "X-Forwarded-For",
             };
             self.line("proxies", format!("{header} of trusted_proxies names the client"));
+        }
+        for all in ["0.0.0.0/0", "::/0"] {
+            if all.parse().is_ok_and(|all: Networks| proxies.proxies().covers(&all)) {
+                self.warnings.push(format!(
+                    "trusted_proxies has all of {all}: whoever calls can say who he is"
+                ));
+            }
         }
         if let Some(rate) = config.limits.unauthenticated_per_source {
             self.line("refusals", format!("{rate} from each source, then 429"));
