@@ -55,7 +55,7 @@
 //! | 1 | [`key`] | keys and the file that holds them |
 //! | 2 | `event`, [`pace`], [`scheme`] | rules: bytes, headers, keys and the time go in, a verdict comes out |
 //! | 3 | [`clock`], `watch` | what time it is, and what files say |
-//! | 4 | [`delivery`], [`keystore`], [`switch`] | what is in force now |
+//! | 4 | [`allow_list`], [`delivery`], [`keystore`], [`switch`] | what is in force now |
 //! | 5 | [`gate`] | the layer, which puts the steps in order |
 //! | 6 | `proxy` | the sidecar, with floors of its own |
 //!
@@ -85,6 +85,7 @@ pub mod clock;
 #[cfg(feature = "watch")]
 pub mod watch;
 
+pub mod allow_list;
 pub mod delivery;
 pub mod keystore;
 pub mod switch;

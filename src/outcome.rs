@@ -56,6 +56,8 @@ outcomes! {
     Pong = "pong", OK;
     /// The hook is switched off.
     Disabled = "disabled", FORBIDDEN;
+    /// The source may not call the hook.
+    Forbidden = "forbidden", FORBIDDEN;
     /// No credential, or not a good one.
     Unauthorized = "unauthorized", UNAUTHORIZED;
     /// No hook has this path.
@@ -70,7 +72,7 @@ outcomes! {
     Unsupported = "unsupported", UNSUPPORTED_MEDIA_TYPE;
     /// The request is not what it claims to be.
     Malformed = "malformed", BAD_REQUEST;
-    /// Too much from one source.
+    /// Too much was refused from one source.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS;
     /// A limit of the gate is reached.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;

@@ -21,6 +21,7 @@ use crate::key::{Key, Keyring};
 use crate::outcome::Outcome;
 use crate::provider::Provider;
 use crate::scheme::{self, Head, Pending, Proof, Refusal, UrlKey, Verified};
+use crate::source::Source;
 use crate::time::Timestamp;
 
 /// A request whose head is in order.
@@ -34,10 +35,15 @@ pub(super) struct Admission {
 }
 
 impl Admission {
+    /// Whether the head has shown something good.
+    pub(super) fn is_proven(&self) -> bool {
+        self.url_key.is_some() || self.token.is_some()
+    }
+
     /// What a body is that turns out to be larger than the limit: too large, or no ping of one who can
     /// only ping.
     pub(super) fn beyond_limit(&self) -> Rejection {
-        if self.url_key.is_none() && self.token.is_none() && self.pending.is_none() {
+        if !self.is_proven() && self.pending.is_none() {
             Rejection::from(Refusal::Missing)
         } else {
             too_large()
@@ -51,25 +57,32 @@ impl Admission {
 pub(super) fn admit(
     config: &Config,
     parts: &mut Parts,
+    source: Option<Source>,
     declared: u64,
     keys: &Keyring,
     now: Timestamp,
 ) -> Result<Admission, Rejection> {
     // 1. The path, and in it the URL key, which goes no further than this.
     let segment = take_url_key(config, &mut parts.uri)?;
-    // 2. The method.
+    // 2. The source.
+    if let Some(allowed) = &config.allow_from
+        && !source.is_some_and(|source| allowed.allows(source))
+    {
+        return Err(Rejection::new(Outcome::Forbidden, "source may not call this hook"));
+    }
+    // 3. The method.
     if !config.takes(&parts.method) {
         return Err(Rejection::method(config.allow));
     }
-    // 3. The switch.
+    // 4. The switch.
     if !config.switch.is_enabled() {
         return Err(Rejection::disabled(config.disabled_status));
     }
-    // 4. The declared length.
+    // 5. The declared length.
     if is_too_large(config, parts, declared) {
         return Err(too_large());
     }
-    // 5. The shape of the credentials, and tokens.
+    // 6. The shape of the credentials, and tokens.
     let provider = config.schemes.detect(&parts.headers, config.providers);
     let can_be_get = provider.map_or_else(|| config.reindexes_all(), sends_get);
     if parts.method == Method::GET && !can_be_get {
@@ -86,14 +99,14 @@ pub(super) fn admit(
         Proof::Pending(pending) => (None, Some(pending)),
         Proof::Refused(refusal) => return Err(Rejection::from(refusal).provider(provider)),
     };
-    // 6. The URL key.
+    // 7. The URL key.
     let url_key = match UrlKey::begin(segment.as_deref(), keys, now) {
         Proof::Held(key) => Some(key),
         Proof::Absent if config.url_key != UrlKey::Require => None,
         Proof::Absent => return Err(Rejection::from(Refusal::Missing).provider(provider)),
         _ => return Err(Rejection::from(Refusal::Mismatch).provider(provider)),
     };
-    // 7. Whether all this can be enough.
+    // 8. Whether all this can be enough.
     let mut limit = u64::MAX;
     if token.is_none() && url_key.is_none() && pending.is_none() {
         // The only delivery that needs no proof, since its host never gives one.

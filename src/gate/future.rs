@@ -19,6 +19,7 @@ use super::body::{BoxError, GateBody, ResponseBody, with_claim};
 use super::budget::{Claim, SMALL_BODY};
 use super::check::{self, Admission};
 use super::layer::Config;
+use super::refusals::Account;
 use super::rejection::Rejection;
 use crate::outcome::Outcome;
 
@@ -61,19 +62,12 @@ where
         Self { state: State::Answer { rejection: Some(rejection) } }
     }
 
-    pub(super) fn read(
-        service: S,
-        config: Arc<Config>,
-        parts: Parts,
-        body: B,
-        admission: Admission,
-        claim: Claim,
-    ) -> Self {
+    pub(super) fn read(service: S, config: Arc<Config>, head: Head, body: B) -> Self {
         let reading = Reading {
             body,
             timer: None,
             config,
-            head: Some(Head { parts, admission, claim }),
+            head: Some(head),
             collected: Collected::default(),
             started: None,
         };
@@ -169,10 +163,12 @@ pin_project! {
     }
 }
 
-struct Head {
-    parts: Parts,
-    admission: Admission,
-    claim: Claim,
+/// What is known before the body comes.
+pub(super) struct Head {
+    pub(super) parts: Parts,
+    pub(super) admission: Admission,
+    pub(super) claim: Claim,
+    pub(super) account: Account,
 }
 
 impl<B> Reading<B>
@@ -237,7 +233,15 @@ where
     fn complete(self: Pin<&mut Self>, rejection: Rejection) -> Rejection {
         let this = self.project();
         match this.head {
-            Some(head) => rejection.provider(head.admission.provider).read(this.collected.len()),
+            Some(head) => {
+                // Whoever lets the gate wait for nothing is no better than who shows nothing.
+                let is_stranger =
+                    matches!(rejection.outcome(), Outcome::Timeout | Outcome::Unauthorized);
+                if is_stranger && !head.admission.is_proven() {
+                    head.account.refused();
+                }
+                rejection.provider(head.admission.provider).read(this.collected.len())
+            }
             None => rejection,
         }
     }
@@ -318,11 +322,12 @@ fn finish<B>(
     head: Head,
     collected: Collected,
 ) -> Result<Request<GateBody<B>>, Rejection> {
-    let Head { mut parts, admission, mut claim } = head;
+    let Head { mut parts, admission, mut claim, account } = head;
     claim.verified();
     let body = with_claim(collected.into_bytes(), claim);
-    let delivery = check::judge(config, &parts, &body, admission)
-        .map_err(|rejection| rejection.read(body.len()))?;
+    let delivery = check::judge(config, &parts, &body, admission);
+    account.judged(delivery.as_ref());
+    let delivery = delivery.map_err(|rejection| rejection.read(body.len()))?;
     parts.extensions.insert(delivery);
     Ok(Request::from_parts(parts, GateBody::verified(body)))
 }

@@ -8,7 +8,9 @@ use http::StatusCode;
 use tower_layer::Layer;
 
 use super::budget::Budget;
+use super::refusals::RefusalLimit;
 use super::service::Gate;
+use crate::allow_list::AllowList;
 use crate::clock::{Clock, SystemClock};
 #[cfg(feature = "event")]
 use crate::event::{ParseOptions, Rules};
@@ -25,6 +27,9 @@ pub(super) struct Config {
     pub(super) keys: KeyStore,
     pub(super) switch: Switch,
     pub(super) disabled_status: StatusCode,
+    /// Who may call; none for everybody.
+    pub(super) allow_from: Option<AllowList>,
+    pub(super) refusals: Option<RefusalLimit>,
     pub(super) providers: Providers,
     /// The methods for the `Allow` header.
     pub(super) allow: &'static str,
@@ -104,6 +109,8 @@ impl GateBuilder {
             keys,
             switch: Switch::default(),
             disabled_status: StatusCode::FORBIDDEN,
+            allow_from: None,
+            refusals: None,
             providers: Providers::ALL,
             allow: allow(Providers::ALL),
             schemes: Schemes::default(),
@@ -188,6 +195,21 @@ impl GateBuilder {
     /// The status while the switch is off. Default: 403. 200 drops deliveries silently.
     pub fn disabled_status(mut self, status: StatusCode) -> Self {
         self.0.disabled_status = status;
+        self
+    }
+
+    /// Takes requests from these sources alone, which is looked at before the credentials. Default: from
+    /// everywhere.
+    ///
+    /// A request without a [`Source`](crate::source::Source) in its extensions is refused then.
+    pub fn allow_from(mut self, sources: AllowList) -> Self {
+        self.0.allow_from = Some(sources);
+        self
+    }
+
+    /// What each source may have refused until it has to wait. Default: no limit.
+    pub fn refusal_limit(mut self, limit: RefusalLimit) -> Self {
+        self.0.refusals = Some(limit);
         self
     }
 

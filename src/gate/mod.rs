@@ -15,15 +15,17 @@
 //! Cheapest first, so that a stranger costs as little as possible:
 //!
 //! 1. The path, where one was given: else 404. A URL key is taken out of it.
-//! 2. The method, one that the hook's providers use: else 405. A GET, with its payload in the query
+//! 2. The [source](crate::source::Source), where only some may call: else 403.
+//! 3. The method, one that the hook's providers use: else 405. A GET, with its payload in the query
 //!    and no body, is taken from Gitea and Forgejo alone.
-//! 3. The [switch](crate::switch::Switch): else 403.
-//! 4. The length that is declared: else 413.
-//! 5. The shape of the credentials, tokens among them; then the URL key: else 401.
-//! 6. Only now the body, under a deadline, a least rate, a size limit and the [`Budget`], hashed as
+//! 4. The [switch](crate::switch::Switch): else 403.
+//! 5. The length that is declared: else 413.
+//! 6. The shape of the credentials, tokens among them; then the URL key: else 401. Where none of them is
+//!    good yet, and there is a [`RefusalLimit`] that the source has used up: 429.
+//! 7. Only now the body, under a deadline, a least rate, a size limit and the [`Budget`], hashed as
 //!    it arrives: else 408, 413 or 503.
-//! 7. The signature: else 401.
-//! 8. The media type and the payload: else 415 or 400.
+//! 8. The signature: else 401.
+//! 9. The media type and the payload: else 415 or 400.
 //!
 //! What passes reaches the inner service with a [`Delivery`](crate::delivery::Delivery) in its
 //! extensions and a [`GateBody`] that holds what was verified, byte for byte.
@@ -42,7 +44,8 @@
 //! - Put it *inside* anything that changes bodies: a layer or proxy that decompresses or re-encodes
 //!   a body before the gate breaks its signature.
 //! - A [`Source`](crate::source::Source) in the request's extensions gives each source its share of
-//!   the budget; without one all of it is for everyone.
+//!   the budget and its own [`RefusalLimit`]; without one all of the budget is for everyone, nobody's refusals
+//!   are counted, and a gate with [`allow_from`](GateBuilder::allow_from) lets nobody in.
 //! - It needs tokio's timer while a body is read.
 
 mod body;
@@ -50,6 +53,7 @@ mod budget;
 mod check;
 mod future;
 mod layer;
+mod refusals;
 mod rejection;
 mod service;
 
@@ -57,5 +61,6 @@ pub use body::{BodyError, GateBody, ResponseBody};
 pub use budget::{Budget, SMALL_BODY};
 pub use future::ResponseFuture;
 pub use layer::{GateBuilder, GateError, GateLayer, is_hook_path};
+pub use refusals::RefusalLimit;
 pub use rejection::Rejection;
 pub use service::Gate;

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::body::ResponseBody;
+use super::refusals::seconds;
 use crate::delivery::Delivery;
 use crate::outcome::{OUTCOME_HEADER, Outcome};
 use crate::provider::Provider;
@@ -26,6 +28,7 @@ pub struct Rejection {
     provider: Option<Provider>,
     delivery: Option<Delivery>,
     allow: Option<&'static str>,
+    retry_after: Option<Duration>,
     bytes: u64,
 }
 
@@ -38,6 +41,7 @@ impl Rejection {
             provider: None,
             delivery: None,
             allow: None,
+            retry_after: None,
             bytes: 0,
         }
     }
@@ -56,6 +60,10 @@ impl Rejection {
 
     pub(super) fn delivery(self, delivery: Delivery) -> Self {
         Self { provider: Some(delivery.provider()), delivery: Some(delivery), ..self }
+    }
+
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     pub(super) fn read(self, bytes: usize) -> Self {
@@ -117,6 +125,9 @@ impl Rejection {
             }
             _ => {}
         }
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
+        }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
@@ -157,6 +168,8 @@ impl Rejection {
         }
         match self.outcome {
             Outcome::Unauthorized => problem!("Unauthorized", 401, "unauthorized"),
+            Outcome::Forbidden => problem!("Forbidden", 403, "forbidden"),
+            Outcome::RateLimited => problem!("Too Many Requests", 429, "rate-limited"),
             Outcome::TooLarge => problem!("Payload Too Large", 413, "too-large"),
             Outcome::Timeout => problem!("Request Timeout", 408, "timeout"),
             Outcome::Overloaded => problem!("Service Unavailable", 503, "overloaded"),

@@ -11,8 +11,9 @@ use tower_service::Service;
 
 use super::body::{BoxError, GateBody, ResponseBody};
 use super::check;
-use super::future::ResponseFuture;
+use super::future::{Head, ResponseFuture};
 use super::layer::Config;
+use super::refusals::Account;
 use crate::source::Source;
 
 /// A service that only authentic deliveries reach. See the [module docs](super).
@@ -64,23 +65,33 @@ where
         let now = self.config.clock.now();
         let keys = self.config.keys.load();
         let declared = body.size_hint().lower();
-        match check::admit(&self.config, &mut parts, declared, &keys, now) {
-            Err(rejection) => ResponseFuture::answer(rejection),
-            Ok(admission) if self.config.stream => match check::pass(&parts, admission) {
+        let source = parts.extensions.get::<Source>().copied();
+        let account = Account::new(self.config.refusals.as_ref(), source);
+        let admitted = check::admit(&self.config, &mut parts, source, declared, &keys, now);
+        let admission = match admitted {
+            Err(rejection) => return ResponseFuture::answer(account.refused_by_head(rejection)),
+            Ok(admission) => admission,
+        };
+        if !admission.is_proven()
+            && let Some(limited) = account.used_up()
+        {
+            return ResponseFuture::answer(limited.provider(admission.provider));
+        }
+        if self.config.stream {
+            let delivery = check::pass(&parts, admission);
+            account.judged(delivery.as_ref());
+            return match delivery {
                 Err(rejection) => ResponseFuture::answer(rejection),
                 Ok(delivery) => {
                     parts.extensions.insert(delivery);
                     let request = Request::from_parts(parts, GateBody::stream(body));
                     ResponseFuture::call(self.inner.clone(), request)
                 }
-            },
-            Ok(admission) => {
-                let source = parts.extensions.get::<Source>().map(|source| source.network());
-                let claim = self.config.budget.claim(source);
-                let inner = self.inner.clone();
-                ResponseFuture::read(inner, self.config.clone(), parts, body, admission, claim)
-            }
+            };
         }
+        let claim = self.config.budget.claim(source.map(Source::network));
+        let head = Head { parts, admission, claim, account };
+        ResponseFuture::read(self.inner.clone(), self.config.clone(), head, body)
     }
 }
 

@@ -1,7 +1,7 @@
-//! How often the service behind the gate hears of a change: bursts are brought together, and what it
-//! has heard already is not told again.
+//! How often the service behind the gate hears of a change: bursts are brought together, what it has heard
+//! already is not told again, and what comes too fast waits.
 //!
-//! Both rules are pure. The time comes in as an [`Instant`], which is monotonic: they measure spans
+//! All these rules are pure. The time comes in as an [`Instant`], which is monotonic: they measure spans
 //! within one run, and a clock that is set back or forth must neither hold a push for an hour nor let
 //! a thousand go at once. Calls that arrive a little out of order, because two threads took the time
 //! before they took the lock, count as simultaneous.
@@ -48,17 +48,26 @@
 //!    service hears.
 //! 4. Two that are the same and under way at the same time both go: at least once.
 //!
+//! # Rates
+//!
+//! A [`Rate`] is so many in so much time. [`RateLimit`] and [`RateLimits`] say how long one has to wait to keep
+//! to it, and leave it to others what waits. [`Refusals`] counts what each source had refused.
+//!
 //! [`Instant`]: std::time::Instant
 
 mod coalescer;
 mod duplicates;
 mod intervals;
 mod key;
+mod rate;
+mod refusals;
 
 pub use coalescer::{Coalescer, Decision, Due, Pace, Sending};
 pub use duplicates::{Arrival, Duplicates, Pending};
 pub use intervals::Intervals;
 pub use key::{ChangedRefs, CoalesceKey, Identity, KeyBy};
+pub use rate::{Rate, RateError, RateLimit, RateLimits};
+pub use refusals::Refusals;
 
 use std::time::{Duration, Instant};
 

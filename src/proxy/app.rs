@@ -29,7 +29,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 
 use super::admin::{Admin, Readiness};
-use super::config::{Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
+use super::config::{AllowFrom, Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
 use super::control::{BindError, Control, ControlServer, SOCKET_NAME};
 use super::dispatch::{
     Dispatch, Durable, Link, OWNER, Pacer, Running, Sender, Settings, Target, TargetPath,
@@ -41,9 +41,10 @@ use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample, SpoolSa
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
 use super::upstream::{Upstream, UpstreamConfig};
+use crate::allow_list::{AllowList, NetworkFile};
 use crate::clock::{Clock, SystemClock};
 use crate::event::ParseOptions;
-use crate::gate::{Budget, GateError, GateLayer};
+use crate::gate::{Budget, GateBuilder, GateError, GateLayer, RefusalLimit};
 use crate::key::{KeyState, Use};
 use crate::keystore::{KeyStore, create_key_file, create_private_folder};
 use crate::switch::Switch;
@@ -114,6 +115,8 @@ struct Live {
     config: Config,
     stores: HashMap<PathBuf, KeyStore>,
     upstreams: Vec<Upstream>,
+    network_files: HashMap<PathBuf, NetworkFile>,
+    refusals: Option<RefusalLimit>,
     switches: HashMap<String, Switch>,
     pacers: HashMap<String, Arc<Pacer>>,
     durables: HashMap<String, Arc<Durable>>,
@@ -195,6 +198,7 @@ impl App {
         let config = shared.live().config.clone();
         let table =
             shared.build_hooks(&config).map_err(|(hook, error)| AppError::Hook(hook, error))?;
+        shared.stack.trust(config.trusted_proxies.clone());
         shared.stack.replace(table);
         let control = shared.control(&config);
         let weak = Arc::downgrade(&shared);
@@ -292,6 +296,8 @@ impl Live {
             config,
             stores: HashMap::new(),
             upstreams: Vec::new(),
+            network_files: HashMap::new(),
+            refusals: None,
             switches: HashMap::new(),
             pacers: HashMap::new(),
             durables: HashMap::new(),
@@ -305,6 +311,26 @@ impl Live {
         let store = known.unwrap_or_else(new);
         self.stores.insert(path.into(), store.clone());
         store
+    }
+
+    /// Who may call, with the files that are followed already.
+    fn allow_list(&mut self, before: &Self, config: &AllowFrom, watcher: &Watcher) -> AllowList {
+        let mut list = AllowList::new(config.networks.clone());
+        for path in &config.files {
+            let known = self.network_files.get(path).or_else(|| before.network_files.get(path));
+            let file = known.cloned().unwrap_or_else(|| NetworkFile::follow(path, watcher));
+            self.network_files.insert(path.clone(), file.clone());
+            list = list.file(file);
+        }
+        list
+    }
+
+    /// What strangers used up stays used up, unless another limit holds now.
+    fn keep_refusals(&mut self, before: &Self) {
+        let rate = self.config.limits.unauthenticated_per_source;
+        let is_known = before.config.limits.unauthenticated_per_source == rate;
+        let known = before.refusals.clone().filter(|_| is_known);
+        self.refusals = rate.map(|rate| known.unwrap_or_else(|| RefusalLimit::new(rate)));
     }
 
     /// A service, with the connections that there are already.
@@ -329,6 +355,7 @@ impl Shared {
     fn build_hooks(&self, config: &Config) -> Result<Table, (String, GateError)> {
         let mut live = self.live();
         let mut next = Live::new(config.clone());
+        next.keep_refusals(&live);
         let mut layers = Vec::new();
         for hook in &config.hooks {
             let keys = next.store(&live, &hook.key_file, || {
@@ -344,7 +371,16 @@ impl Shared {
             let switch = live.switches.get(&hook.name).cloned();
             let switch = switch.unwrap_or_else(|| Switch::new(hook.enabled));
             next.switches.insert(hook.name.clone(), switch.clone());
-            let layer = self.gate(hook, config, keys, switch);
+            let allowed = hook.allow_from.as_ref();
+            let allowed = allowed.map(|it| next.allow_list(&live, it, &self.watcher));
+            let mut layer = self.gate(hook, config, keys, switch);
+            if let Some(allowed) = allowed {
+                layer = layer.allow_from(allowed);
+            }
+            if let Some(limit) = &next.refusals {
+                layer = layer.refusal_limit(limit.clone());
+            }
+            let layer = layer.build();
             layers.push(layer.map_err(|error| (hook.name.clone(), error))?);
         }
         let mut table = Table::new();
@@ -488,7 +524,7 @@ impl Shared {
         config: &Config,
         keys: KeyStore,
         switch: Switch,
-    ) -> Result<GateLayer, GateError> {
+    ) -> GateBuilder {
         GateLayer::builder(keys)
             .providers(hook.providers)
             .schemes(hook.schemes.clone())
@@ -503,7 +539,6 @@ impl Shared {
             .parse_options(parse_options(hook))
             .rules(hook.rules.clone())
             .reindex_all(hook.reindex_all)
-            .build()
     }
 
     fn hook(&self, hook: &HookConfig, layer: GateLayer, dispatch: Dispatch) -> Hook {
@@ -639,7 +674,10 @@ impl Shared {
         let restart = self.live().config.needs_restart(&next);
         self.follow_files(&next);
         match self.build_hooks(&next) {
-            Ok(table) => self.stack.replace(table),
+            Ok(table) => {
+                self.stack.trust(next.trusted_proxies.clone());
+                self.stack.replace(table);
+            }
             Err((hook, error)) => {
                 self.metrics.config_reloaded(false);
                 tracing::error!(hook, %error, "configuration is not taken, the last good one stays in force");
@@ -772,6 +810,9 @@ fn readiness(shared: &Weak<Shared>) -> Readiness {
     });
     let missing = without_key.map(|hook| format!("hook {} has no active key", hook.name));
     let mut readiness = Readiness { missing: missing.collect(), warnings: Vec::new() };
+    let files = live.network_files.values().filter(|file| !file.is_loaded());
+    let unread = files.map(|file| format!("{} lists nobody yet", file.path().display()));
+    readiness.warnings.extend(unread);
     let status = shared.spool.as_ref().and_then(|parts| parts.status.load_full());
     let Some(status) = status else { return readiness };
     let trouble = match &status.health {

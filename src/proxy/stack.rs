@@ -1,7 +1,7 @@
 //! A request's way: its head, its hook, the gate, what lies behind; and the record of all that.
 //!
-//! From the outside in: request id, the check of the head ([`head`]), the hook by path,
-//! the gate, the in-flight limit with load shed, [`Dispatch`]. The hooks are a [`Table`] that is
+//! From the outside in: request id, the check of the head ([`head`]), who the client is
+//! ([`TrustedProxies`]), the hook by path, the gate, the in-flight limit with load shed, [`Dispatch`]. The hooks are a [`Table`] that is
 //! replaced as a whole when the configuration changes: a request goes its whole way through the table
 //! with which it began.
 
@@ -28,7 +28,7 @@ use super::telemetry::{HookMetrics, Record, RequestId, RequestIds};
 use crate::event::Event;
 use crate::gate::{Gate, Rejection, ResponseBody};
 use crate::outcome::Outcome;
-use crate::source::Source;
+use crate::source::{Source, TrustedProxies};
 
 /// What stands behind the gate of a hook.
 pub(super) type Behind = LoadShed<ConcurrencyLimit<Dispatch>>;
@@ -55,6 +55,7 @@ pub struct Stack(Arc<Inner>);
 struct Inner {
     table: ArcSwap<Table>,
     ids: RequestIds,
+    proxies: ArcSwap<TrustedProxies>,
     /// For requests that reach no hook.
     elsewhere: Arc<HookMetrics>,
 }
@@ -63,7 +64,13 @@ impl Stack {
     /// With these hooks. `elsewhere` counts requests that reach none of them.
     pub fn new(table: Table, elsewhere: Arc<HookMetrics>) -> Self {
         let table = ArcSwap::from_pointee(table);
-        Self(Arc::new(Inner { table, ids: RequestIds::new(), elsewhere }))
+        let proxies = ArcSwap::default();
+        Self(Arc::new(Inner { table, ids: RequestIds::new(), proxies, elsewhere }))
+    }
+
+    /// Believes these proxies from now on. Nobody is believed before.
+    pub fn trust(&self, proxies: TrustedProxies) {
+        self.0.proxies.store(Arc::new(proxies));
     }
 
     /// Puts other hooks in force, for requests that begin after this.
@@ -92,9 +99,13 @@ where
         let inner = &self.0;
         let id = inner.ids.next();
         let (mut parts, body) = request.into_parts();
-        let source = parts.extensions.get::<Source>().copied();
         parts.extensions.insert(id);
         let refused = refuse_head(&mut parts);
+        let peer = parts.extensions.get::<Source>().copied();
+        let source = peer.map(|peer| inner.proxies.load().client(peer, &parts.headers));
+        if let Some(source) = source {
+            parts.extensions.insert(source);
+        }
         let request = Request::from_parts(parts, body);
         let (gate, observer) = {
             let table = inner.table.load();

@@ -16,7 +16,7 @@ const LIBRARY: &[&[&str]] = &[
     // what the world outside says: the time, and files
     &["clock", "watch"],
     // live state
-    &["keystore", "switch", "delivery"],
+    &["keystore", "switch", "delivery", "allow_list"],
     // the product of the library
     &["gate"],
     // the sidecar

@@ -7,6 +7,7 @@ mod floors;
 mod gate_body;
 mod gate_credentials;
 mod gate_service;
+mod gate_sources;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -16,6 +16,7 @@ mod indexer;
 mod life;
 mod pace;
 mod reload;
+mod sources;
 mod spool;
 mod spool_cli;
 mod usage;

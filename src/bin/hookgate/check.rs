@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use hookgate::allow_list;
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::event::Kind;
 use hookgate::key::{KeyState, Keyring, MAX_FILE_BYTES, Use};
 use hookgate::provider::Providers;
-use hookgate::proxy::config::{Config, DeliveryMode, HookConfig};
+use hookgate::proxy::config::{AllowFrom, Config, DeliveryMode, HookConfig};
 use hookgate::proxy::tls::ServerTls;
 use hookgate::scheme::UrlKey;
+use hookgate::source::{ClientHeader, Networks};
 use hookgate::time::Timestamp;
 use hookgate::watch;
 
@@ -92,6 +94,24 @@ impl Report {
             }
             None => self.line("health", "off"),
         }
+        let proxies = &config.trusted_proxies;
+        if !proxies.proxies().is_empty() {
+            let header = match proxies.header() {
+                ClientHeader::Forwarded => "Forwarded",
+                ClientHeader::XForwardedFor => "X-Forwarded-For",
+            };
+            self.line("proxies", format!("{header} of trusted_proxies names the client"));
+        }
+        for all in ["0.0.0.0/0", "::/0"] {
+            if all.parse().is_ok_and(|all: Networks| proxies.proxies().covers(&all)) {
+                self.warnings.push(format!(
+                    "trusted_proxies has all of {all}: whoever calls can say who he is"
+                ));
+            }
+        }
+        if let Some(rate) = config.limits.unauthenticated_per_source {
+            self.line("refusals", format!("{rate} from each source, then 429"));
+        }
         self.line("state folder", config.state_dir.display());
         match &config.spool {
             Some(spool) => self.line(
@@ -138,6 +158,9 @@ impl Report {
             let names: Vec<_> = hook.providers.iter().map(|provider| provider.as_str()).collect();
             self.line("  providers", names.join(", "));
         }
+        if let Some(allowed) = &hook.allow_from {
+            self.sources(allowed);
+        }
         let required = if hook.require_signature {
             "a signature over the body"
         } else {
@@ -161,6 +184,12 @@ impl Report {
         if hook.delivery == DeliveryMode::Spool {
             self.line("  delivery", "from the spool");
         }
+        let of_one = |rate| format!("{rate} for each repository");
+        let rates =
+            [hook.paces.rate.map(|rate| rate.to_string()), hook.paces.repository_rate.map(of_one)];
+        if hook.paces.is_limited() {
+            self.line("  rate", rates.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        }
         self.keys(hook);
         for (name, path, kind) in [
             ("  upstream key", &hook.upstream_key_file, Use::Url),
@@ -169,6 +198,22 @@ impl Report {
             if let Some(path) = path {
                 self.keys_of_service(name, path, kind);
             }
+        }
+    }
+
+    /// Who may call, with what is wrong with the files put down.
+    fn sources(&mut self, allowed: &AllowFrom) {
+        let named = (!allowed.networks.is_empty()).then(|| "allow_from".to_owned());
+        let files = allowed.files.iter().map(|path| path.display().to_string());
+        self.line("  from", named.into_iter().chain(files).collect::<Vec<_>>().join(", "));
+        for path in &allowed.files {
+            let error = match watch::read(path, allow_list::MAX_FILE_BYTES) {
+                Ok(content) => {
+                    Networks::parse_file(content.bytes()).err().map(|error| error.to_string())
+                }
+                Err(error) => Some(crate::chain(&error)),
+            };
+            self.errors.extend(error.map(|error| format!("{}: {error}", path.display())));
         }
     }
 

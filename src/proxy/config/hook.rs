@@ -9,10 +9,11 @@ use toml::Spanned;
 
 use super::Overrides;
 use super::raw::{RawGeneric, RawHook, RawUpstream};
+use super::source::{self, AllowFrom};
 use super::value::{self, Reader, Span};
 use crate::event::{Events, Kind, Rules};
 use crate::gate::is_hook_path;
-use crate::pace::{KeyBy, Pace};
+use crate::pace::{KeyBy, Pace, Rate};
 use crate::provider::{Provider, Providers};
 use crate::proxy::upstream::{
     ForwardHeaders, PathTemplate, UpstreamBody, UpstreamConfig, Variable,
@@ -37,6 +38,8 @@ pub struct HookConfig {
     pub schemes: Schemes,
     /// The key file. Default: `webhook.key` in the state folder.
     pub key_file: PathBuf,
+    /// From where it takes requests. Default: from everywhere.
+    pub allow_from: Option<AllowFrom>,
     /// Whether a key may stand in the URL. Default: it may.
     pub url_key: UrlKey,
     /// Whether nothing less than a signature over the body is enough. Default: no.
@@ -92,6 +95,18 @@ pub struct Paces {
     /// For how long a delivery is remembered, so that it is not sent again; zero for not at all.
     /// Default: 1 h.
     pub dedupe_window: Duration,
+    /// How often anything is sent; what comes faster waits in the spool. Without one, neither rate is looked
+    /// at. Default: no limit.
+    pub rate: Option<Rate>,
+    /// How often anything about one repository is sent. Default: no limit.
+    pub repository_rate: Option<Rate>,
+}
+
+impl Paces {
+    /// Whether there is a limit on how often anything is sent.
+    pub fn is_limited(&self) -> bool {
+        self.rate.is_some() || self.repository_rate.is_some()
+    }
 }
 
 /// What a hook gets that names none of its own.
@@ -100,6 +115,7 @@ pub(super) struct Defaults {
     timeout: Duration,
     ca: Option<Vec<u8>>,
     key_file: PathBuf,
+    allow_from: Option<AllowFrom>,
 }
 
 const NAME: &str = "default";
@@ -118,6 +134,7 @@ impl Defaults {
             timeout: timeout.unwrap_or(UpstreamConfig::DEFAULT_TIMEOUT),
             ca: None,
             key_file: overrides.key_file.clone().unwrap_or_else(|| state_dir.join("webhook.key")),
+            allow_from: None,
         };
         if let Some(ca_file) = &raw.ca_file {
             let content = reader.read(ca_file);
@@ -134,6 +151,10 @@ impl Defaults {
             (None, url) => reader.value(url, |url| defaults.service(url)),
         };
         defaults
+    }
+
+    pub(super) fn allow_from(self, allow_from: Option<AllowFrom>) -> Self {
+        Self { allow_from, ..self }
     }
 
     /// A service with the timeout and the authorities that hold for all.
@@ -158,6 +179,7 @@ impl HookConfig {
             providers: Providers::ALL,
             schemes: Schemes::default(),
             key_file: defaults.key_file.clone(),
+            allow_from: defaults.allow_from.clone(),
             url_key: UrlKey::default(),
             require_signature: false,
             rules: Rules::default(),
@@ -172,6 +194,8 @@ impl HookConfig {
                 coalesce: None,
                 coalesce_by: KeyBy::default(),
                 dedupe_window: Duration::from_secs(3600),
+                rate: None,
+                repository_rate: None,
             },
             delivery: DeliveryMode::default(),
             forward_headers: ForwardHeaders::default(),
@@ -216,6 +240,8 @@ pub(super) fn check(
     if let Some(path) = raw.key_file {
         hook.key_file = reader.path(path);
     }
+    let allow_from = source::check_allow_from(raw.allow_from, raw.allow_from_files, reader);
+    hook.allow_from = allow_from.or(hook.allow_from);
     let url_keys =
         [("accept", UrlKey::Accept), ("require", UrlKey::Require), ("refuse", UrlKey::Refuse)];
     hook.url_key = reader.value(raw.url_key, value::word(&url_keys)).unwrap_or_default();
@@ -258,6 +284,8 @@ pub(super) fn check(
         pace.max_send = defaults.timeout.saturating_mul(2).max(pace.max_send);
         hook.paces.coalesce = Some(pace);
     }
+    hook.paces.rate = reader.value(raw.rate, source::optional_rate).flatten();
+    hook.paces.repository_rate = reader.value(raw.repository_rate, source::optional_rate).flatten();
     let modes = [("direct", DeliveryMode::Direct), ("spool", DeliveryMode::Spool)];
     hook.delivery = reader.value(raw.delivery, value::word(&modes)).unwrap_or_default();
     let bodies = [

@@ -15,6 +15,7 @@
 mod error;
 mod hook;
 mod raw;
+mod source;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -27,9 +28,12 @@ use std::time::Duration;
 pub use error::{ConfigError, Problem};
 pub use hook::{DeliveryMode, HookConfig, Paces};
 use raw::RawConfig;
+pub use source::AllowFrom;
 use value::{Print, Reader};
 
 use super::spool::SpoolConfig;
+use crate::pace::Rate;
+use crate::source::TrustedProxies;
 
 /// The largest configuration file that is read: 1 MiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -64,6 +68,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Certificate and key, for TLS on the first listener.
     pub tls: Option<TlsFiles>,
+    /// Whose word counts for who the client is. Default: nobody's.
+    pub trusted_proxies: TrustedProxies,
     /// The limits.
     pub limits: Limits,
     /// Where deliveries wait until the service has them; `None` to keep none. Default: in the state
@@ -104,6 +110,8 @@ pub struct Limits {
     pub unverified_bytes: usize,
     /// One source's share of connections and of that room, in percent. Default: 25.
     pub per_source: u8,
+    /// What each source may have refused until it has to wait. Default: no limit.
+    pub unauthenticated_per_source: Option<Rate>,
     /// Verified requests that are handled at the same time. Default: 1024.
     pub in_flight: usize,
     /// Open connections. Default: 10,000.
@@ -123,6 +131,7 @@ impl Default for Limits {
             body_deadline: Duration::from_secs(10),
             unverified_bytes: 64 << 20,
             per_source: 25,
+            unauthenticated_per_source: None,
             in_flight: 1024,
             connections: 10_000,
             keep_alive: Duration::from_secs(75),
@@ -172,12 +181,15 @@ impl Config {
             certificate: reader.path(tls.certificate_file),
             key: reader.path(tls.key_file),
         });
+        let trusted_proxies = source::check_proxies(raw.trusted_proxies, raw.client_header, reader);
+        let allow_from = source::check_allow_from(raw.allow_from, raw.allow_from_files, reader);
         let limits = check_limits(raw.limits, reader);
         let max_age = reader.value(raw.spool.max_age.clone(), value::duration);
         let spool = check_spool(raw.spool, &state_dir, reader);
         let answer_within = reader.value(raw.upstream.answer_within.clone(), value::duration);
         let concurrency = reader.count(raw.upstream.concurrency.clone());
         let defaults = hook::Defaults::new(raw.upstream, overrides, &state_dir, reader);
+        let defaults = defaults.allow_from(allow_from);
         let mut hooks: Vec<_> =
             raw.hook.into_iter().map(|raw| hook::check(raw, &defaults, reader)).collect();
         if hooks.is_empty() {
@@ -191,6 +203,7 @@ impl Config {
             health: health.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 8081)))),
             state_dir,
             tls,
+            trusted_proxies,
             limits,
             spool,
             max_age: max_age.unwrap_or(Duration::from_secs(7 * 24 * 3600)),
@@ -259,6 +272,9 @@ fn check_limits(raw: raw::RawLimits, reader: &mut Reader<'_>) -> Limits {
             })
             .unwrap_or(default.unverified_bytes),
         per_source: reader.value(raw.per_source, value::percent).unwrap_or(default.per_source),
+        unauthenticated_per_source: reader
+            .value(raw.unauthenticated_per_source, source::optional_rate)
+            .unwrap_or(default.unauthenticated_per_source),
         in_flight: reader.count(raw.in_flight).unwrap_or(default.in_flight),
         connections: reader.count(raw.connections).unwrap_or(default.connections),
         keep_alive: reader.value(raw.keep_alive, value::duration).unwrap_or(default.keep_alive),
@@ -292,6 +308,11 @@ fn check_together(hooks: &[HookConfig], has_spool: bool, reader: &mut Reader<'_>
     for hook in hooks {
         if hook.delivery == DeliveryMode::Spool && !has_spool {
             let text = format!("hook {} delivers from the spool, which is off", hook.name);
+            reader.problem(hook.at.clone(), text);
+        }
+        if hook.paces.is_limited() && !has_spool {
+            let text =
+                format!("hook {} has a rate, which needs the spool, which is off", hook.name);
             reader.problem(hook.at.clone(), text);
         }
         if !names.insert(&hook.name) {

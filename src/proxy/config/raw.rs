@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::source::List;
+
 type Text = Option<Spanned<String>>;
 
 #[derive(Default, Deserialize)]
@@ -15,6 +17,10 @@ pub(super) struct RawConfig {
     pub(super) listen: Text,
     pub(super) health: Text,
     pub(super) state_dir: Option<Spanned<PathBuf>>,
+    pub(super) allow_from: List,
+    pub(super) allow_from_files: Option<Spanned<Vec<PathBuf>>>,
+    pub(super) trusted_proxies: List,
+    pub(super) client_header: Text,
     pub(super) tls: Option<RawTls>,
     #[serde(default)]
     pub(super) limits: RawLimits,
@@ -40,6 +46,7 @@ pub(super) struct RawLimits {
     pub(super) body_deadline: Text,
     pub(super) unverified_bytes: Text,
     pub(super) per_source: Text,
+    pub(super) unauthenticated_per_source: Text,
     pub(super) in_flight: Option<Spanned<u32>>,
     pub(super) connections: Option<Spanned<u32>>,
     pub(super) keep_alive: Text,
@@ -77,6 +84,8 @@ pub(super) struct RawHook {
     pub(super) path: Text,
     pub(super) providers: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) key_file: Option<PathBuf>,
+    pub(super) allow_from: List,
+    pub(super) allow_from_files: Option<Spanned<Vec<PathBuf>>>,
     pub(super) url_key: Text,
     pub(super) require: Text,
     pub(super) upstream: Text,
@@ -89,6 +98,8 @@ pub(super) struct RawHook {
     pub(super) max_wait: Text,
     pub(super) delay: Text,
     pub(super) dedupe_window: Text,
+    pub(super) rate: Text,
+    pub(super) repository_rate: Text,
     pub(super) reindex_all: Option<bool>,
     pub(super) delivery: Text,
     pub(super) upstream_path: Text,

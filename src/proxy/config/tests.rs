@@ -6,6 +6,7 @@ use super::*;
 use crate::event::Kind;
 use crate::provider::{Provider, Providers};
 use crate::scheme::UrlKey;
+use crate::source::{ClientHeader, Networks};
 
 fn folder_with(text: &str) -> (TempDir, Overrides) {
     let dir = tempfile::tempdir().unwrap();
@@ -114,6 +115,7 @@ fn every_key_is_read() {
             body_deadline: Duration::from_millis(3500),
             unverified_bytes: 16 << 20,
             per_source: 50,
+            unauthenticated_per_source: None,
             in_flight: 7,
             connections: 8,
             keep_alive: Duration::from_secs(60),
@@ -280,6 +282,73 @@ fn files_and_flags_that_cannot_be_used_are_problems() {
     assert_eq!((problems(ca)[0].0, problems(ca)[0].1), (3, 11));
 }
 
+const AT_TOP: &str = r#"allow_from = ["192.0.2.0/24", "::1"]
+trusted_proxies = ["10.0.0.0/8", "2001:db8::/32"]
+client_header = "forwarded"
+[limits]
+unauthenticated_per_source = "60/1m burst 10"
+[[hook]]
+name = "a"
+rate = "100/1m"
+repository_rate = "10/1m"
+[[hook]]
+name = "b"
+path = "/b"
+allow_from_files = ["lists/github.cidr", "/etc/gate.cidr"]
+rate = "off"
+"#;
+
+#[test]
+fn sources_and_rates_are_read() {
+    let (dir, overrides) = folder_with(AT_TOP);
+    let config = Config::load(&overrides).unwrap();
+    let all = |networks: &[&str]| {
+        networks.iter().map(|it| it.parse::<Networks>().unwrap()).collect::<Networks>()
+    };
+    let proxies = all(&["10.0.0.0/8", "2001:db8::/32"]);
+    assert_eq!(config.trusted_proxies, TrustedProxies::new(proxies, ClientHeader::Forwarded));
+    let rate = |text: &str| Some(text.parse::<Rate>().unwrap());
+    assert_eq!(config.limits.unauthenticated_per_source, rate("60/1m burst 10"));
+    let [a, b] = &config.hooks[..] else { panic!("two hooks") };
+    let networks = all(&["192.0.2.0/24", "::1"]);
+    assert_eq!(a.allow_from, Some(AllowFrom { networks, files: Vec::new() }));
+    assert_eq!((a.paces.rate, a.paces.repository_rate), (rate("100/1m"), rate("10/1m")));
+    // Its own list stands in place of the one above, which it does not make longer.
+    let files = vec![dir.path().join("lists/github.cidr"), "/etc/gate.cidr".into()];
+    assert_eq!(b.allow_from, Some(AllowFrom { networks: Networks::default(), files }));
+    assert_eq!((b.paces.rate, b.paces.repository_rate), (None, None));
+    let defaults = load("").unwrap();
+    assert_eq!(defaults.trusted_proxies, TrustedProxies::default());
+    assert_eq!(defaults.limits.unauthenticated_per_source, None);
+    assert_eq!(defaults.hooks[0].allow_from, None);
+    assert!(!defaults.hooks[0].paces.is_limited());
+}
+
+#[test]
+fn a_wrong_source_or_rate_is_told_at_its_place() {
+    let hook = |line: &str| format!("[[hook]]\nname = \"a\"\n{line}\n");
+    for (text, line, column, hint) in [
+        ("allow_from = [\"::1\", \"canary\"]\n".into(), 1, 22, "192.0.2.0/24"),
+        ("allow_from = []\n".into(), 1, 14, "leave this out for everybody"),
+        ("allow_from_files = []\n".into(), 1, 20, "leave this out for everybody"),
+        ("trusted_proxies = [\"10.0.0.1/8\"]\n".into(), 1, 20, "beyond the prefix"),
+        ("client_header = \"x-real-ip\"\n".into(), 1, 17, "\"forwarded\""),
+        ("[limits]\nunauthenticated_per_source = \"60\"\n".into(), 2, 30, "\"off\""),
+        (hook("allow_from = [\"192.0.2.1:80\"]"), 3, 15, "192.0.2.7"),
+        (hook("rate = \"0/1m\""), 3, 8, "60/1m"),
+        (hook("repository_rate = \"10/0s\""), 3, 19, "60/1m burst 10"),
+    ] {
+        let found = problems(&text);
+        assert_eq!((found.len(), found[0].0, found[0].1), (1, line, column), "{text} {found:?}");
+        assert!(found[0].2.contains(hint) && !found[0].2.contains("canary"), "{found:?}");
+    }
+    for rate in ["rate", "repository_rate"] {
+        let text = format!("[spool]\nenabled = false\n{}", hook(&format!("{rate} = \"1/1m\"")));
+        assert!(problems(&text)[0].2.contains("needs the spool"), "{rate}");
+        assert!(load(&text.replace("false", "true")).is_ok(), "{rate}");
+    }
+}
+
 #[test]
 fn what_needs_a_restart_is_told_and_what_does_not_is_not() {
     let config = |text: &str| load(&format!("state_dir = \"/s\"\n{text}")).unwrap();
@@ -289,4 +358,5 @@ fn what_needs_a_restart_is_told_and_what_does_not_is_not() {
     assert_eq!(now.needs_restart(&config("[limits]\nconnections = 5\n")), ["limits.connections"]);
     assert!(now.needs_restart(&config("[limits]\nmax_body = \"1MiB\"\n")).is_empty());
     assert!(now.needs_restart(&config("[[hook]]\nname = \"x\"\n")).is_empty());
+    assert!(now.needs_restart(&config(AT_TOP)).is_empty());
 }

@@ -4,8 +4,10 @@
 //! 2. One behind which others of its repository wait in the spool queues up there. Those of one repository
 //!    that come at the same time go one after the other, since the first may fail.
 //! 3. One that comes within the interval of another waits in the spool until the interval ends.
-//! 4. If the service is down or busy, it goes into the spool without being tried.
-//! 5. Else it is sent. What the service does not take for the moment goes into the spool, what it
+//! 4. One that comes faster than the hook's rates allow waits in the spool too. It is never refused for that;
+//!    if it cannot be stored, it is sent at once.
+//! 5. If the service is down or busy, it goes into the spool without being tried.
+//! 6. Else it is sent. What the service does not take for the moment goes into the spool, what it
 //!    refuses into the dead letters. If there is no answer in time, it is stored, leased to the call
 //!    that goes on, and the host hears 202.
 //!
@@ -31,6 +33,7 @@ use super::answer::Answer;
 use super::link::{Link, Permission};
 use super::lock;
 use super::outgoing::Outgoing;
+use super::rates::Rates;
 use super::retry;
 use super::seen::{Seen, coalesce_key, identity};
 use super::sender::Sender;
@@ -55,6 +58,7 @@ const LANE_GRACE: Duration = Duration::from_millis(300);
 const SLACK: Duration = Duration::from_millis(20);
 /// Lanes, and deliveries that wait and would be known again, before what is no longer of use is looked for.
 const MANY: usize = 16_384;
+const OVER_RATE: &str = "over the rate";
 
 type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
@@ -65,6 +69,7 @@ pub struct Durable {
     settings: ArcSwap<Settings>,
     seen: ArcSwap<Seen>,
     intervals: Mutex<Option<Intervals>>,
+    rates: Mutex<Rates>,
     /// Held by whoever sends a delivery of the repository directly.
     lanes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Those in the spool, to be remembered when they arrive. What this process does not remember is
@@ -126,6 +131,7 @@ impl Durable {
             spool,
             seen: ArcSwap::from_pointee(Seen::new(&hook, settings.paces.dedupe_window)),
             intervals: Mutex::new(settings.paces.coalesce.clone().map(Intervals::new)),
+            rates: Mutex::new(Rates::new(&settings.paces)),
             settings: ArcSwap::from_pointee(settings),
             lanes: Mutex::default(),
             waiting: Mutex::default(),
@@ -139,6 +145,10 @@ impl Durable {
         let before = self.settings.load_full();
         if before.paces.coalesce != settings.paces.coalesce {
             *lock(&self.intervals) = settings.paces.coalesce.clone().map(Intervals::new);
+        }
+        let of = |paces: &Paces| (paces.rate, paces.repository_rate);
+        if of(&before.paces) != of(&settings.paces) {
+            *lock(&self.rates) = Rates::new(&settings.paces);
         }
         if before.paces.dedupe_window != settings.paces.dedupe_window {
             let seen = Seen::new(&self.hook, settings.paces.dedupe_window);
@@ -188,8 +198,8 @@ impl Durable {
             outgoing,
         });
         if settings.mode == DeliveryMode::Spool {
-            let wait = self.wait(&parcel);
-            return match self.queue(&settings, &parcel, wait, "sent from the spool").await {
+            let hold = Hold::new(self.wait(&parcel), "sent from the spool");
+            return match self.queue(&settings, &parcel, hold).await {
                 Ok(answer) => answer,
                 Err(error) if is_full(&error) => Answer::overloaded(error.to_string()),
                 Err(_) => {
@@ -224,9 +234,8 @@ impl Durable {
         {
             return self.queue_behind(&settings, &parcel).await;
         }
-        let wait = self.wait(&parcel);
-        if !wait.is_zero()
-            && let Ok(answer) = self.queue(&settings, &parcel, wait, "held back").await
+        if let Some(hold) = self.hold(&parcel)
+            && let Ok(answer) = self.queue(&settings, &parcel, hold).await
         {
             return answer;
         }
@@ -235,7 +244,7 @@ impl Durable {
             None => {
                 let reason =
                     if settings.link.is_up() { "upstream is busy" } else { "upstream is down" };
-                match self.queue(&settings, &parcel, Duration::ZERO, reason).await {
+                match self.queue(&settings, &parcel, Hold::new(Duration::ZERO, reason)).await {
                     Ok(answer) => return answer,
                     Err(error) if is_full(&error) => return Answer::overloaded(error.to_string()),
                     Err(_) => settings.link.insist(),
@@ -247,9 +256,8 @@ impl Durable {
 
     /// Stores one whose turn comes after others of its repository.
     async fn queue_behind(&self, settings: &Settings, parcel: &Parcel) -> Answer {
-        let wait = self.wait(parcel);
-        let queued =
-            self.queue(settings, parcel, wait, "earlier deliveries of its repository wait");
+        let reason = "earlier deliveries of its repository wait";
+        let queued = self.queue(settings, parcel, Hold::new(self.wait(parcel), reason));
         // It must not overtake them, so it cannot be sent either.
         queued.await.unwrap_or_else(|error| Answer::overloaded(error.to_string()))
     }
@@ -259,14 +267,14 @@ impl Durable {
         &self,
         settings: &Settings,
         parcel: &Parcel,
-        wait: Duration,
-        reason: &'static str,
+        hold: Hold,
     ) -> Result<Answer, SpoolError> {
-        let not_before = SystemClock.now().saturating_add(wait);
+        let Hold { interval, rate, reason } = hold;
+        let not_before = SystemClock.now().saturating_add(interval.max(rate));
         let appended = self.append(settings, parcel, not_before).await?;
         Ok(match appended {
             Appended::Identical(_) => Answer::queued("the same delivery waits already"),
-            _ if !wait.is_zero() => Answer::new(Outcome::Coalesced),
+            _ if !interval.is_zero() => Answer::new(Outcome::Coalesced),
             _ => Answer::queued(reason),
         })
     }
@@ -301,7 +309,7 @@ impl Durable {
         lane: Option<OwnedMutexGuard<()>>,
     ) -> Answer {
         let began = Instant::now();
-        self.began(parcel.key.as_ref(), began);
+        self.began(parcel.key.as_ref(), parcel.outgoing.repository(), began);
         let mut call: Call = {
             let (settings, parcel) = (settings.clone(), parcel.clone());
             Box::pin(async move { settings.sender.deliver(&parcel.outgoing).await })
@@ -417,9 +425,14 @@ impl Durable {
                 let left = self.interval_left(key.as_ref(), began).min(most.saturating_sub(waited));
                 if about.coalescing_key.is_some() && left > SLACK {
                     drop(permission);
-                    return self.hold_again(&lease, left).await;
+                    return self.hold_again(&lease, left, "held back").await;
                 }
-                self.began(key.as_ref(), began);
+                let over = lock(&self.rates).due(attempt.repository, began, SLACK);
+                if let Some(over) = over {
+                    drop(permission);
+                    return self.hold_again(&lease, over, OVER_RATE).await;
+                }
+                self.began(key.as_ref(), attempt.repository, began);
                 let call = settings.sender.deliver(&outgoing);
                 let answer = self.while_leased(&mut lease, call).await;
                 if !answer.is_success() {
@@ -432,12 +445,11 @@ impl Durable {
         self.conclude(&settings, &lease, attempt, &answer).await;
     }
 
-    /// Gives back one that came when another had been taken up and had not begun yet: it was not known then
-    /// that it has to wait.
-    async fn hold_again(&self, lease: &Lease, left: Duration) {
+    /// Gives back one whose time has not come: it was not known before that it has to wait, or for how long.
+    async fn hold_again(&self, lease: &Lease, left: Duration, reason: &str) {
         let now = SystemClock.now();
         let retry_at = now.saturating_add(left);
-        match self.spool.nack(lease, retry_at, "held back", now).await {
+        match self.spool.nack(lease, retry_at, reason, now).await {
             Ok(Nacked::Superseded(_)) => {
                 lock(&self.waiting).remove(&lease.id());
             }
@@ -564,6 +576,16 @@ impl Durable {
         lanes.entry(repository.to_owned()).or_default().clone()
     }
 
+    /// Why one that could be sent now is not to be.
+    fn hold(&self, parcel: &Parcel) -> Option<Hold> {
+        let interval = self.wait(parcel);
+        if !interval.is_zero() {
+            return Some(Hold::new(interval, "held back"));
+        }
+        let rate = lock(&self.rates).arrived(parcel.outgoing.repository(), Instant::now());
+        (!rate.is_zero()).then_some(Hold { interval, rate, reason: OVER_RATE })
+    }
+
     fn wait(&self, parcel: &Parcel) -> Duration {
         let intervals = lock(&self.intervals);
         let wait = intervals.as_ref().zip(parcel.key.as_ref());
@@ -576,7 +598,8 @@ impl Durable {
         left.map_or(Duration::ZERO, |(intervals, key)| intervals.left(key, now))
     }
 
-    fn began(&self, key: Option<&CoalesceKey>, began: Instant) {
+    fn began(&self, key: Option<&CoalesceKey>, repository: Option<&str>, began: Instant) {
+        lock(&self.rates).began(repository, began);
         if let (Some(intervals), Some(key)) = (&mut *lock(&self.intervals), key) {
             intervals.began(key, began);
         }
@@ -586,6 +609,21 @@ impl Durable {
         if let (Some(intervals), Some(key)) = (&mut *lock(&self.intervals), key) {
             intervals.failed(key, began);
         }
+    }
+}
+
+/// For how long and why a delivery is kept back.
+struct Hold {
+    /// Until the interval of another one ends.
+    interval: Duration,
+    /// Until the rates allow it.
+    rate: Duration,
+    reason: &'static str,
+}
+
+impl Hold {
+    fn new(interval: Duration, reason: &'static str) -> Self {
+        Self { interval, rate: Duration::ZERO, reason }
     }
 }
 

@@ -8,7 +8,8 @@
 //! 2. One behind which others of its repository wait: waits too.
 //! 3. One that comes within the interval of another: held back, the latest of them goes when the interval
 //!    ends ([`pace`](crate::pace) has the rules).
-//! 4. Sent. The host hears what became of it:
+//! 4. One that comes faster than the hook's rates allow: waits in the spool, without which there are none.
+//! 5. Sent. The host hears what became of it:
 //!
 //! | upstream | with a spool | without |
 //! |---|---|---|
@@ -16,7 +17,7 @@
 //! | 5xx, 408, 425, 429, no connection, an answer that breaks off | 202 `queued` | 502 `upstream-failed` |
 //! | no answer in time | 202 `queued` | 504 `upstream-failed` |
 //! | 3xx, any other 4xx | 202 `set-aside` | 502 `upstream-failed` |
-//! | not tried: down, busy, earlier ones wait | 202 `queued` | |
+//! | not tried: down, busy, over the rate, earlier ones wait | 202 `queued` | |
 //! | not tried, and no room in the spool | 503 `overloaded` | |
 //! | none is configured | 202 `printed` | the same |
 //! | held back | 202 `coalesced` | the same |
@@ -31,6 +32,7 @@ mod durable;
 mod link;
 mod outgoing;
 mod pacer;
+mod rates;
 mod retry;
 mod seen;
 mod sender;
@@ -74,8 +76,13 @@ enum Way {
 impl Dispatch {
     /// Sends each delivery as it comes, or prints it where there is no target.
     pub fn direct(target: Option<Target>, metrics: Arc<HookMetrics>) -> Self {
-        let paces =
-            Paces { coalesce: None, coalesce_by: KeyBy::Ref, dedupe_window: Duration::ZERO };
+        let paces = Paces {
+            coalesce: None,
+            coalesce_by: KeyBy::Ref,
+            dedupe_window: Duration::ZERO,
+            rate: None,
+            repository_rate: None,
+        };
         let sender = Sender { target, parse_options: ParseOptions::default(), metrics };
         Self::new(Arc::new(Pacer::new("", paces, sender)))
     }

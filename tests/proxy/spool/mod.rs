@@ -22,6 +22,7 @@ mod kill;
 mod limit;
 mod order;
 mod outage;
+mod rate;
 mod service;
 mod stop;
 

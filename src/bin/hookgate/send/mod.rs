@@ -237,6 +237,7 @@ fn meaning_of(outcome: Outcome) -> &'static str {
              audit record say which"
         }
         Outcome::Pong => "it is authentic, and a test: answered by the gate and sent nowhere",
+        Outcome::Forbidden => "this address may not call the hook",
         Outcome::Disabled => "the hook is disabled",
         Outcome::Unauthorized => {
             "its proof does not hold for this hook: another key file, a key that is not active or not for this use, a \

@@ -1,4 +1,10 @@
-//! Where a request came from, as far as limits care.
+//! Where a request came from: the address, what counts as one source, and who may come.
+//!
+//! 1. [`Source`] is the address, and [`Source::network`] what counts as one source for a limit.
+//! 2. [`Networks`] is a set of networks, such as those that may call a hook.
+//! 3. [`TrustedProxies`] tells the client behind proxies, as far as they can be believed.
+//!
+//! # What counts as one source
 //!
 //! A limit with a share per source needs a key that a stranger cannot multiply at no cost. One
 //! IPv4 address is such a key. One IPv6 address is not: whoever has one commonly has the 2^64 of
@@ -6,13 +12,19 @@
 //! An IPv4 address that comes in IPv6's clothes (`::ffff:192.0.2.1`, as a dual-stack socket has
 //! it) is that IPv4 address.
 
+mod networks;
+mod proxies;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+pub use networks::{NetworkError, Networks, NetworksFileError};
+pub use proxies::{ClientHeader, TrustedProxies};
+
 /// The address that a request came from; an extension of the request.
 ///
-/// Whoever accepts connections puts it there. It is the peer of the connection: behind a load
-/// balancer that is the balancer.
+/// Whoever accepts connections puts the peer of the connection there. Behind a load balancer that is the
+/// balancer, unless [`TrustedProxies`] told who came to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source(pub IpAddr);
 
