@@ -50,8 +50,7 @@ fn choose(config: Config, name: Option<&str>) -> Result<HookConfig, String> {
 
 /// The URL without a path under which the gate takes deliveries, as far as it knows.
 pub(crate) fn listening(config: &Config) -> String {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", config.listen)
+    config.listen.origin(config.tls.is_some())
 }
 
 /// The keys of a file, with the text that they were read from.
