@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::support::client::{Answer, Client, Request};
 use crate::support::gate::{Gate, Setup};
-use crate::support::host::{self, KEY, KEYS, OTHER_KEY, github_push};
+use crate::support::host::{self, HOOK, KEY, KEYS, OTHER_KEY, github_push};
 use crate::support::upstream::{Reply, Upstream};
 use crate::support::{PATIENCE, until};
 
@@ -61,7 +61,7 @@ fn behind(upstream: &Upstream, path: &Path) {
 #[test]
 fn a_delivery_goes_in_over_a_unix_socket_and_on_over_another() {
     let upstream = Upstream::start();
-    let setup = serve("unix:gate.sock", "unix:health.sock").hook();
+    let setup = serve("unix:gate.sock", "unix:health.sock").hooks(HOOK);
     let service = setup.path("service.sock");
     behind(&upstream, &service);
     let url = format!("unix:{}:/base", service.display());
@@ -187,6 +187,7 @@ fn sockets_that_are_passed_are_taken_by_name() {
     assert_eq!(early.answer().told(), (202, "printed"));
     assert_eq!(gate.ask(&github_push(OTHER_KEY)).told(), (401, "unauthorized"));
     assert_eq!(ask(&health, &Request::new("GET", "/live")).text(), "live\n");
+    let _folder = gate.folder().clone();
     assert_eq!(gate.stop().code, Some(0));
     assert!(is_socket(&health), "whoever made it removes it");
 }
