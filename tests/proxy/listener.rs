@@ -233,6 +233,19 @@ fn a_socket_that_was_not_passed_is_an_error_that_tells_what_was() {
 }
 
 #[test]
+fn a_passed_socket_behind_proxies_that_nobody_named_says_who_may_connect() {
+    let warning = "only proxies on this machine may connect: proxy_protocol_from names others";
+    for (from, is_warned) in [("", true), ("proxy_protocol_from = [\"192.0.2.1\"]\n", false)] {
+        let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+        let config = format!("proxy_protocol = \"require\"\n{from}");
+        let gate = serve("systemd:gate", "off").config(&config);
+        let gate = gate.passing("gate", vec![socket.into()]).start();
+        gate.says("hook is ready");
+        assert_eq!(gate.log().contains(warning), is_warned);
+    }
+}
+
+#[test]
 fn a_passed_socket_that_nobody_names_is_told() {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let gate = serve("127.0.0.1:0", "off").hook().passing("other", vec![socket.into()]).start();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::proxy::app::{App, Stopped};
 use hookgate::proxy::config::{Config, HookConfig};
+use hookgate::proxy::proxied::Proxies;
 use hookgate::proxy::socket::PassedSockets;
 use hookgate::proxy::telemetry::{self, LogConfig};
 use hookgate::scheme::UrlKey;
@@ -141,6 +142,11 @@ fn announce(app: &App) {
     }
     if config.tls.is_none() && !listen.is_local() {
         tracing::warn!("deliveries come without TLS: tokens and URL keys can be read on the way");
+    }
+    if !listen.is_local() && config.proxies == Some(Proxies::loopback()) {
+        tracing::warn!(
+            "only proxies on this machine may connect: proxy_protocol_from names others"
+        );
     }
     for hook in &config.hooks {
         announce_hook(app, hook, &base);
