@@ -14,7 +14,6 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,11 +29,12 @@ use tower::load_shed::LoadShedLayer;
 
 use super::admin::{Admin, Readiness};
 use super::config::{AllowFrom, Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
-use super::control::{BindError, Control, ControlServer, SOCKET_NAME};
+use super::control::{Control, ControlServer, SOCKET_NAME};
 use super::dispatch::{
     Dispatch, Durable, Link, OWNER, Pacer, Running, Sender, Settings, Target, TargetPath,
 };
 use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
+use super::socket::{BindError, ListenAddress, PassedSockets};
 use super::spool::{Health, OpenError, Spool, SqliteSpool, State, Status};
 use super::stack::{Hook, Stack, Table};
 use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample, SpoolSample};
@@ -138,30 +138,58 @@ impl App {
     ///
     /// Outside of a tokio runtime.
     pub fn build(config: Config, overrides: Overrides) -> Result<Self, AppError> {
+        Self::build_with_sockets(config, overrides, PassedSockets::default())
+    }
+
+    /// As [`build`](Self::build), with the sockets that were passed to this process.
+    ///
+    /// # Errors
+    ///
+    /// As there, or the configuration names a socket that was not passed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn build_with_sockets(
+        config: Config,
+        overrides: Overrides,
+        mut passed: PassedSockets,
+    ) -> Result<Self, AppError> {
         let lock = lock(&config.state_dir)?;
         let tls = match &config.tls {
             Some(files) => Some(ServerTls::from_files(&files.certificate, &files.key)?),
             None => None,
         };
         let limits = config.limits.clone();
-        let deliveries = Listener::bind(ListenConfig {
+        let deliveries = ListenConfig {
+            socket_mode: config.socket_mode,
+            proxies: config.proxies.clone(),
             tls: tls.clone(),
             connections: limits.connections,
             per_source: limits.per_source,
             keep_alive: limits.keep_alive,
             drain: limits.grace_period,
-            ..ListenConfig::new(config.listen)
-        })?;
-        let probes = match config.health {
-            // Scrapers are few; they must neither be crowded out nor crowd out the deliveries.
-            Some(address) => Some(Listener::bind(ListenConfig {
-                connections: 64,
-                per_source: 100,
-                drain: Duration::from_secs(1),
-                ..ListenConfig::new(address)
-            })?),
+            ..ListenConfig::new(config.listen.clone())
+        };
+        let deliveries = Listener::bind_with_sockets(deliveries, &mut passed)?;
+        let probes = match &config.health {
+            Some(address) => {
+                // Scrapers are few; they must neither be crowded out nor crowd out the deliveries.
+                let probes = ListenConfig {
+                    socket_mode: config.socket_mode,
+                    connections: 64,
+                    per_source: 100,
+                    drain: Duration::from_secs(1),
+                    ..ListenConfig::new(address.clone())
+                };
+                Some(Listener::bind_with_sockets(probes, &mut passed)?)
+            }
             None => None,
         };
+        for name in passed.unused() {
+            tracing::warn!(name, "a socket was passed that no listener names: it is closed");
+        }
+        drop(passed);
         let spool = match &config.spool {
             Some(config) => Some(Arc::new(SqliteSpool::open(config.clone())?)),
             None => None,
@@ -207,12 +235,12 @@ impl App {
     }
 
     /// Where deliveries are taken.
-    pub fn local_addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> &ListenAddress {
         self.deliveries.local_addr()
     }
 
     /// Where probes are answered.
-    pub fn health_addr(&self) -> Option<SocketAddr> {
+    pub fn health_addr(&self) -> Option<&ListenAddress> {
         self.probes.as_ref().map(Listener::local_addr)
     }
 
@@ -893,6 +921,9 @@ fn sample(shared: &Weak<Shared>) -> Sample {
         connections.failed.extend([
             ("refused-by-share", get(&stats.refused_by_share)),
             ("accept-error", get(&stats.accept_errors)),
+            ("not-a-proxy", get(&stats.refused_proxies)),
+            ("proxy-header", get(&stats.proxy_header_failures)),
+            ("proxy-header-timeout", get(&stats.proxy_header_timeouts)),
             ("handshake-failure", get(&stats.handshake_failures)),
             ("handshake-timeout", get(&stats.handshake_timeouts)),
             ("head-timeout", get(&stats.head_timeouts)),

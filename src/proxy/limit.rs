@@ -4,7 +4,8 @@
 //!    in the kernel's backlog, where it costs no memory and no file descriptor of ours.
 //! 2. Only after `accept` is the peer known. [`Place::admit`] then asks for a share of its source:
 //!    one source may hold at most a part of all places, so that a single stranger cannot keep the
-//!    git hosts out. What counts as one source is [`Source::network`]'s rule.
+//!    git hosts out. What counts as one source is [`Source::network`]'s rule. A peer without an address,
+//!    on a Unix socket, has no share: who may open the socket may have all places.
 //!
 //! Both are given back when the [`Admission`] is dropped. The table of sources holds only those
 //! that have a connection now: an entry vanishes with its last one, so it is never larger than the
@@ -68,13 +69,15 @@ pub struct Place {
 }
 
 impl Place {
-    /// Gives the place to a connection from `source`.
+    /// Gives the place to a connection from `source`; one without a source has no share.
     ///
     /// # Errors
     ///
     /// The source holds its share already; the place is free again.
-    pub fn admit(self, source: Source) -> Result<Admission, OverShare> {
-        let network = source.network();
+    pub fn admit(self, source: Option<Source>) -> Result<Admission, OverShare> {
+        let Some(network) = source.map(Source::network) else {
+            return Ok(Admission { network: None, shares: self.shares, _permit: self.permit });
+        };
         let mut open = self.shares.open();
         let count = open.entry(network).or_insert(0);
         if *count >= self.shares.share {
@@ -82,25 +85,26 @@ impl Place {
         }
         *count += 1;
         drop(open);
-        Ok(Admission { network, shares: self.shares, _permit: self.permit })
+        Ok(Admission { network: Some(network), shares: self.shares, _permit: self.permit })
     }
 }
 
 /// The right to be open, held by one connection until it is dropped.
 #[derive(Debug)]
 pub struct Admission {
-    network: Network,
+    network: Option<Network>,
     shares: Arc<Shares>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        let Some(network) = self.network else { return };
         let mut open = self.shares.open();
-        if let Some(count) = open.get_mut(&self.network) {
+        if let Some(count) = open.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.network);
+                open.remove(&network);
             }
         }
     }
@@ -151,7 +155,7 @@ mod tests {
     }
 
     fn admit(limit: &ConnectionLimit, address: &str) -> Result<Admission, OverShare> {
-        place_now(limit).expect("a free place").admit(source(address))
+        place_now(limit).expect("a free place").admit(Some(source(address)))
     }
 
     #[test]
@@ -179,6 +183,18 @@ mod tests {
         assert_eq!(limit.free(), 3, "who is refused keeps no place");
         drop(held.remove(0));
         held.push(admit(&limit, "192.0.2.1").unwrap());
+        assert!(admit(&limit, "192.0.2.1").is_err());
+    }
+
+    #[test]
+    fn a_peer_without_an_address_has_no_share_but_takes_a_place() {
+        let limit = ConnectionLimit::new(4, 25);
+        let held: Vec<_> =
+            (0..4).map(|_| place_now(&limit).unwrap().admit(None).unwrap()).collect();
+        assert_eq!((limit.free(), limit.shares.open().len()), (0, 0));
+        assert!(place_now(&limit).is_none());
+        drop(held);
+        let _one = admit(&limit, "192.0.2.1").unwrap();
         assert!(admit(&limit, "192.0.2.1").is_err());
     }
 

@@ -5,6 +5,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`telemetry`], [`limit`], [`tls`], [`head`], [`unread`] | metrics and logs; connection limits; TLS; what a head may be; `Connection: close` |
+//! | [`socket`], [`proxied`] | where listeners are bound; who is behind a proxy of connections |
 //! | [`spool`] | where deliveries wait until the service has them |
 //! | [`upstream`] | the service behind the gate, and how a delivery is sent to it |
 //! | [`config`] | what the sidecar is told |
@@ -17,6 +18,8 @@
 
 pub mod head;
 pub mod limit;
+pub mod proxied;
+pub mod socket;
 pub mod telemetry;
 pub mod tls;
 pub mod unread;

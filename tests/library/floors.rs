@@ -25,7 +25,7 @@ const LIBRARY: &[&[&str]] = &[
 
 /// The floors of `src/proxy/`, from the lowest.
 const PROXY: &[&[&str]] = &[
-    &["telemetry", "limit", "tls", "head", "unread"],
+    &["telemetry", "limit", "tls", "head", "unread", "socket", "proxied"],
     &["spool", "upstream", "source"],
     &["config"],
     &["dispatch"],

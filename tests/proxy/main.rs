@@ -14,6 +14,7 @@ mod gij;
 mod http;
 mod indexer;
 mod life;
+mod listener;
 mod pace;
 mod reload;
 mod sources;

@@ -704,7 +704,7 @@ fn what_changes_between_the_first_look_and_the_watch_is_not_lost() {
     let _entered = runtime.enter();
     let read = Config::load(&overrides).expect("a configuration");
     let app = App::build(read, overrides).expect("an app");
-    let address = app.local_addr();
+    let address = app.local_addr().as_ip().expect("TCP");
     fs::write(path("hookgate.toml"), format!("{config}true\n")).expect("ours");
     replace(&path("cert.pem"), &new.certificate);
     replace(&path("key.pem"), &new.key);

@@ -35,7 +35,7 @@ fn a_configuration_that_is_wrong_is_refused_with_line_and_column() {
         ("[limits]\nconnections = \"many\"\n", "2:15: invalid type"),
         (
             "[upstream]\nurl = \"127.0.0.1:9000\"\n",
-            "2:7: the upstream URL must begin with http:// or https://",
+            "2:7: the upstream URL must begin with http://, https:// or unix:/",
         ),
         ("[upstream]\nurl = \"ftp://h/\"\n", "2:7: the upstream URL must begin with"),
         (

@@ -31,6 +31,7 @@ Examples:
       makes a key, listens on 127.0.0.1:8080 and prints deliveries
   hookgate serve --upstream http://127.0.0.1:9000
       forwards them to the service there
+  hookgate serve --listen unix:/run/hookgate/gate.sock --upstream unix:/run/service.sock:/base
   hookgate serve --config hookgate.toml
 
 Exit status: 0 stopped after everything was finished, 1 could not start, 2 wrong usage,
@@ -152,17 +153,17 @@ pub(crate) struct Location {
     /// Configuration file (TOML)
     #[arg(long, env = "HOOKGATE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to take deliveries [default: 127.0.0.1:8080]
-    #[arg(long, env = "HOOKGATE_LISTEN", value_name = "ADDRESS:PORT")]
+    /// Where to take deliveries, also unix:PATH or systemd:NAME [default: 127.0.0.1:8080]
+    #[arg(long, env = "HOOKGATE_LISTEN", value_name = "ADDRESS")]
     listen: Option<String>,
-    /// The service behind the gate, for hooks that name none; without one, deliveries are printed
+    /// The service behind the gate, also unix:PATH, for hooks that name none; without one, deliveries are printed
     #[arg(long, env = "HOOKGATE_UPSTREAM", value_name = "URL", hide_env_values = true)]
     upstream: Option<String>,
     /// Key file of hooks that name none [default: webhook.key in the state folder]
     #[arg(long, env = "HOOKGATE_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Where to answer /live, /ready and /metrics, or off [default: 127.0.0.1:8081]
-    #[arg(long, env = "HOOKGATE_HEALTH", value_name = "ADDRESS:PORT")]
+    /// Where to answer /live, /ready and /metrics, likewise, or off [default: 127.0.0.1:8081]
+    #[arg(long, env = "HOOKGATE_HEALTH", value_name = "ADDRESS")]
     health: Option<String>,
     /// Folder for the key file and all else that outlives a restart [default: hookgate-state]
     #[arg(long, env = "HOOKGATE_STATE_DIR", value_name = "FOLDER")]

@@ -86,11 +86,15 @@ impl Report {
             Some(file) => self.line("configuration", file.display()),
             None => self.line("configuration", "no file, defaults and flags"),
         }
-        let scheme = if config.tls.is_some() { "https" } else { "http" };
-        self.line("deliveries", format!("{scheme}://{}", config.listen));
-        match config.health {
+        self.line("deliveries", crate::hook::listening(config).trim_end_matches(':'));
+        if config.proxies.is_some() {
+            self.line("", "from proxies alone, with the PROXY protocol");
+        }
+        match &config.health {
             Some(address) => {
-                self.line("health", format!("http://{address} (/live /ready /metrics)"));
+                let address = address.origin(false);
+                let address = address.trim_end_matches(':');
+                self.line("health", format!("{address} (/live /ready /metrics)"));
             }
             None => self.line("health", "off"),
         }
@@ -130,7 +134,7 @@ impl Report {
             if let Err(error) = ServerTls::from_files(&tls.certificate, &tls.key) {
                 self.errors.push(crate::chain(&error));
             }
-        } else if !config.listen.ip().is_loopback() {
+        } else if config.listen.as_ip().is_some() && !config.listen.is_local() {
             self.warnings.push(
                 "deliveries come without TLS from other machines: tokens and URL keys can be read on \
                  the way"

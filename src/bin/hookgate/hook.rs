@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hookgate::key::{Keyring, MAX_FILE_BYTES};
 use hookgate::proxy::config::{Config, HookConfig, Overrides};
+use hookgate::proxy::socket::ListenAddress;
 use hookgate::watch::{self, FileContent};
 
 use crate::args::HookChoice;
@@ -50,8 +51,14 @@ fn choose(config: Config, name: Option<&str>) -> Result<HookConfig, String> {
 
 /// The URL without a path under which the gate takes deliveries, as far as it knows.
 pub(crate) fn listening(config: &Config) -> String {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", config.listen)
+    let mut listen = config.listen.clone();
+    // Whoever calls it may be in another folder.
+    if let ListenAddress::Unix(path) = &mut listen
+        && let Ok(absolute) = std::path::absolute(&*path)
+    {
+        *path = absolute;
+    }
+    listen.origin(config.tls.is_some())
 }
 
 /// The keys of a file, with the text that they were read from.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::proxy::app::{App, Stopped};
 use hookgate::proxy::config::{Config, HookConfig};
+use hookgate::proxy::proxied::Proxies;
+use hookgate::proxy::socket::PassedSockets;
 use hookgate::proxy::telemetry::{self, LogConfig};
 use hookgate::scheme::UrlKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +20,8 @@ const CUT: u8 = 3;
 const FORCED: u8 = 4;
 
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
+    // Before there is a second thread.
+    let passed = PassedSockets::from_env();
     let log = args.log_format.parse().map(|format| LogConfig { format, filter: args.log.clone() });
     if let Err(error) = log.and_then(|log| telemetry::init(&log)) {
         return fail(&crate::chain(&error));
@@ -41,7 +45,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
             Ok(signals) => signals,
             Err(error) => return fail(&format!("cannot take signals: {error}")),
         };
-        let app = match App::build(config, overrides) {
+        let app = match App::build_with_sockets(config, overrides, passed) {
             Ok(app) => app,
             Err(error) => return fail(&crate::chain(&error)),
         };
@@ -118,17 +122,31 @@ fn signals() -> std::io::Result<(Stop, Signal)> {
 /// Where it listens, where the keys are, and what is missing; never a key.
 fn announce(app: &App) {
     let config = app.config();
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let base = format!("{scheme}://{}", app.local_addr());
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %base, "taking deliveries");
+    let listen = app.local_addr();
+    let base = listen.origin(config.tls.is_some());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        address = base.trim_end_matches(':'),
+        proxy_protocol = config.proxies.as_ref().map(|_| "required"),
+        "taking deliveries"
+    );
     match app.health_addr() {
         Some(address) => {
-            tracing::info!(address = %format!("http://{address}"), "answering /live, /ready and /metrics");
+            let address = address.origin(false);
+            tracing::info!(
+                address = address.trim_end_matches(':'),
+                "answering /live, /ready and /metrics"
+            );
         }
         None => tracing::info!("probes and metrics are off"),
     }
-    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+    if config.tls.is_none() && !listen.is_local() {
         tracing::warn!("deliveries come without TLS: tokens and URL keys can be read on the way");
+    }
+    if !listen.is_local() && config.proxies == Some(Proxies::loopback()) {
+        tracing::warn!(
+            "only proxies on this machine may connect: proxy_protocol_from names others"
+        );
     }
     for hook in &config.hooks {
         announce_hook(app, hook, &base);

@@ -14,6 +14,7 @@
 
 mod error;
 mod hook;
+mod listen;
 mod raw;
 mod source;
 mod value;
@@ -31,6 +32,8 @@ use raw::RawConfig;
 pub use source::AllowFrom;
 use value::{Print, Reader};
 
+use super::proxied::Proxies;
+use super::socket::ListenAddress;
 use super::spool::SpoolConfig;
 use crate::pace::Rate;
 use crate::source::TrustedProxies;
@@ -61,9 +64,14 @@ pub struct Config {
     /// The file that this was read from, if there was one.
     pub file: Option<PathBuf>,
     /// Where to listen for deliveries. Default: `127.0.0.1:8080`.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Where to listen for probes; `None` for nowhere. Default: `127.0.0.1:8081`.
-    pub health: Option<SocketAddr>,
+    pub health: Option<ListenAddress>,
+    /// The permissions of Unix sockets that are made for both. Default: `0o660`.
+    pub socket_mode: u32,
+    /// The only peers that may connect for deliveries, and that say in the PROXY protocol who is behind
+    /// them; `None` if anybody may, and none does. Default: `None`.
+    pub proxies: Option<Proxies>,
     /// The state folder. Default: `hookgate-state` in the working directory.
     pub state_dir: PathBuf,
     /// Certificate and key, for TLS on the first listener.
@@ -164,14 +172,21 @@ impl Config {
 
     /// The default configuration, which has nothing wrong.
     fn check(raw: RawConfig, overrides: &Overrides, reader: &mut Reader<'_>) -> Self {
+        let folder = reader.folder();
         let listen = match &overrides.listen {
-            Some(text) => reader.flag("--listen", text, value::address),
-            None => reader.value(raw.listen, value::address),
+            Some(text) => reader.flag("--listen", text, |text| ListenAddress::parse(text, None)),
+            None => reader.value(raw.listen, |text| ListenAddress::parse(text, folder)),
         };
+        let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)).into());
         let health = match &overrides.health {
-            Some(text) => reader.flag("--health", text, value::optional_address),
-            None => reader.value(raw.health, value::optional_address),
+            Some(text) => {
+                reader.flag("--health", text, |text| listen::optional_address(text, None))
+            }
+            None => reader.value(raw.health, |text| listen::optional_address(text, folder)),
         };
+        let socket_mode = reader.value(raw.socket_mode, listen::socket_mode);
+        let proxies =
+            listen::check_proxies(raw.proxy_protocol, raw.proxy_protocol_from, &listen, reader);
         let state_dir = match (&overrides.state_dir, raw.state_dir) {
             (Some(flag), _) => flag.clone(),
             (None, Some(path)) => reader.path(path.into_inner()),
@@ -199,8 +214,10 @@ impl Config {
         let (also_read, prints) = reader.take_files();
         Self {
             file: overrides.config.clone(),
-            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            health: health.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 8081)))),
+            listen,
+            health: health.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 8081)).into())),
+            socket_mode: socket_mode.unwrap_or(0o660),
+            proxies,
             state_dir,
             tls,
             trusted_proxies,
@@ -231,6 +248,12 @@ impl Config {
         let differing = [
             ("listen", self.listen != next.listen),
             ("health", self.health != next.health),
+            ("socket_mode", self.socket_mode != next.socket_mode),
+            ("proxy_protocol", self.proxies.is_some() != next.proxies.is_some()),
+            (
+                "proxy_protocol_from",
+                self.proxies.is_some() && next.proxies.is_some() && self.proxies != next.proxies,
+            ),
             ("state_dir", self.state_dir != next.state_dir),
             ("tls", self.tls != next.tls),
             ("spool", self.spool != next.spool),

@@ -16,6 +16,9 @@ type Text = Option<Spanned<String>>;
 pub(super) struct RawConfig {
     pub(super) listen: Text,
     pub(super) health: Text,
+    pub(super) socket_mode: Text,
+    pub(super) proxy_protocol: Text,
+    pub(super) proxy_protocol_from: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) state_dir: Option<Spanned<PathBuf>>,
     pub(super) allow_from: List,
     pub(super) allow_from_files: Option<Spanned<Vec<PathBuf>>>,

@@ -31,7 +31,7 @@ fn problems(text: &str) -> Vec<(usize, usize, String)> {
 fn without_a_file_there_is_one_hook_with_the_defaults() {
     let config = Config::load(&Overrides::default()).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.health.unwrap().to_string(), "127.0.0.1:8081");
+    assert_eq!(config.health.as_ref().unwrap().to_string(), "127.0.0.1:8081");
     assert_eq!(config.limits, Limits::default());
     let [hook] = &config.hooks[..] else { panic!("{config:?}") };
     assert_eq!(
@@ -156,8 +156,8 @@ fn flags_stand_above_the_file_but_not_above_what_a_hook_names() {
         ..overrides
     })
     .unwrap();
-    assert_eq!(config.listen.port(), 1);
-    assert_eq!(config.health.unwrap().port(), 2);
+    assert_eq!(config.listen.to_string(), "127.0.0.1:1");
+    assert_eq!(config.health.unwrap().to_string(), "127.0.0.1:2");
     assert_eq!(config.state_dir, Path::new("flag-state"));
     assert_eq!(config.hooks[0].key_file, Path::new("flag.key"));
     assert_eq!(config.hooks[0].upstream.as_ref().unwrap().origin(), "http://flag.example.com");
@@ -359,4 +359,90 @@ fn what_needs_a_restart_is_told_and_what_does_not_is_not() {
     assert!(now.needs_restart(&config("[limits]\nmax_body = \"1MiB\"\n")).is_empty());
     assert!(now.needs_restart(&config("[[hook]]\nname = \"x\"\n")).is_empty());
     assert!(now.needs_restart(&config(AT_TOP)).is_empty());
+}
+
+#[test]
+fn listeners_may_be_unix_sockets_or_passed_ones_and_paths_belong_to_the_folder_of_the_file() {
+    let text =
+        "listen = \"unix:run/gate.sock\"\nhealth = \"systemd:health\"\nsocket_mode = \"0600\"\n";
+    let (dir, overrides) = folder_with(text);
+    let config = Config::load(&overrides).unwrap();
+    assert_eq!(config.listen, ListenAddress::Unix(dir.path().join("run/gate.sock")));
+    assert_eq!(config.health, Some(ListenAddress::Passed("health".into())));
+    assert_eq!(config.socket_mode, 0o600);
+    let flags = Overrides {
+        listen: Some("systemd:gate".into()),
+        health: Some("unix:health.sock".into()),
+        upstream: Some("unix:/run/svc.sock:/base".into()),
+        ..overrides
+    };
+    let config = Config::load(&flags).unwrap();
+    assert_eq!(config.listen, ListenAddress::Passed("gate".into()));
+    assert_eq!(config.health, Some(ListenAddress::Unix("health.sock".into())));
+    assert_eq!(config.hooks[0].upstream.as_ref().unwrap().origin(), "unix:/run/svc.sock");
+    assert_eq!(load("").unwrap().socket_mode, 0o660);
+
+    let long = format!("listen = \"unix:{}\"\n", "x".repeat(120));
+    for (text, column, hint) in [
+        ("listen = \"unix:\"\n", 10, "/run/"),
+        ("listen = \"systemd:\"\n", 10, "FileDescriptorName"),
+        (&long, 10, "too long"),
+        ("health = \"unix:\"\n", 10, "/run/"),
+        ("socket_mode = \"rw\"\n", 15, "0660"),
+        ("socket_mode = \"1777\"\n", 15, "0660"),
+        ("socket_mode = \"0066\"\n", 15, "0660"),
+        ("socket_mode = \"0698\"\n", 15, "0660"),
+        ("upstream.url = \"unix:svc.sock\"\n", 16, "absolute"),
+    ] {
+        let found = problems(text);
+        assert_eq!((found.len(), found[0].0, found[0].1), (1, 1, column), "{text} {found:?}");
+        assert!(found[0].2.contains(hint), "{text} {found:?}");
+    }
+}
+
+#[test]
+fn the_proxy_protocol_needs_to_know_from_whom_as_soon_as_others_can_reach_the_listener() {
+    let require = "proxy_protocol = \"require\"\n";
+    for listen in ["127.0.0.1:1", "[::1]:1", "unix:/run/gate.sock", "systemd:gate"] {
+        let config = load(&format!("listen = \"{listen}\"\n{require}")).unwrap();
+        assert_eq!(config.proxies, Some(Proxies::loopback()), "{listen}");
+    }
+    let open = "listen = \"0.0.0.0:1\"\n";
+    let from = "proxy_protocol_from = [\"10.0.0.0/8\", \"2001:db8::1\"]\n";
+    let proxies = load(&format!("{open}{require}{from}")).unwrap().proxies.unwrap();
+    assert!(proxies.trust(Some([10, 1, 2, 3].into())));
+    assert!(!proxies.trust(Some([127, 0, 0, 1].into())), "only those that are named");
+    assert!(load("proxy_protocol = \"off\"\n").unwrap().proxies.is_none());
+
+    for (text, line, column, hint) in [
+        (format!("{open}{require}"), 2, 18, "proxy_protocol_from"),
+        (from.to_owned(), 1, 23, "no effect"),
+        (format!("proxy_protocol = \"off\"\n{from}"), 2, 23, "no effect"),
+        (format!("{require}proxy_protocol_from = []\n"), 2, 23, "nobody"),
+        (
+            format!("{require}proxy_protocol_from = [\"::1\", \"10.0.0.0/40\"]\n"),
+            2,
+            31,
+            "10.0.0.0/8",
+        ),
+        ("proxy_protocol = \"auto\"\n".to_owned(), 1, 18, "\"require\""),
+    ] {
+        let found = problems(&text);
+        assert_eq!((found.len(), found[0].0, found[0].1), (1, line, column), "{text} {found:?}");
+        assert!(found[0].2.contains(hint), "{text} {found:?}");
+    }
+}
+
+#[test]
+fn a_change_of_where_and_from_whom_is_listened_needs_a_restart() {
+    let config = |text: &str| load(&format!("state_dir = \"/s\"\n{text}")).unwrap();
+    let plain = config("");
+    let require = config("proxy_protocol = \"require\"\n");
+    let named = config("proxy_protocol = \"require\"\nproxy_protocol_from = [\"10.0.0.1\"]\n");
+    assert_eq!(plain.needs_restart(&config("socket_mode = \"0600\"\n")), ["socket_mode"]);
+    assert_eq!(plain.needs_restart(&require), ["proxy_protocol"]);
+    assert_eq!(require.needs_restart(&plain), ["proxy_protocol"]);
+    assert_eq!(require.needs_restart(&named), ["proxy_protocol_from"]);
+    assert_eq!(plain.needs_restart(&config("health = \"unix:/a.sock\"\n")), ["health"]);
+    assert!(named.needs_restart(&named.clone()).is_empty());
 }

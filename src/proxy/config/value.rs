@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -109,9 +108,14 @@ impl<'a> Reader<'a> {
         });
     }
 
+    /// The folder to which paths of the file belong.
+    pub(super) fn folder(&self) -> Option<&'a Path> {
+        self.file.and_then(Path::parent)
+    }
+
     /// A path of the file, which belongs to the file's folder.
     pub(super) fn path(&self, path: PathBuf) -> PathBuf {
-        match self.file.and_then(Path::parent) {
+        match self.folder() {
             Some(folder) => folder.join(path),
             None => path,
         }
@@ -138,14 +142,6 @@ impl<'a> Reader<'a> {
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
         if self.problems.is_empty() { Ok(value) } else { Err(ConfigError::new(self.problems)) }
     }
-}
-
-pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse().map_err(|_| "expected an address and a port such as 127.0.0.1:8080 or [::1]:8080")
-}
-
-pub(super) fn optional_address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
-    if text == "off" { Ok(None) } else { address(text).map(Some) }
 }
 
 /// A length of time that is not zero.

@@ -16,7 +16,7 @@
 //! What is wrong is told as RFC 9457 `application/problem+json`.
 //!
 //! 1. **The socket** is for its owner alone before anybody can reach it, and takes the place of one that
-//!    a dead process left ([`ControlServer`]). The lock on the state folder is what says that it is dead.
+//!    a dead process left ([`bind_unix`](crate::proxy::socket::bind_unix)).
 //! 2. **Pages.** Every answer is bounded: at most 1000 deliveries, and an export ends a page after 8 MiB.
 //!    Whoever wants all of it asks again, so that long work can be watched and stopped.
 //! 3. **A change of everything** has to be asked for by that word: an empty selection is refused.
@@ -38,7 +38,7 @@ pub use client::ControlClient;
 pub use error::{ControlError, ControlErrorKind};
 pub use json::{entry_json, status_json, stored_json};
 pub use operator::Operator;
-pub use server::{BindError, BindErrorKind, ControlServer};
+pub use server::ControlServer;
 pub use service::Control;
 
 /// The name of the socket in the state folder.

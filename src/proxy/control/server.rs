@@ -1,30 +1,24 @@
 //! The socket and its connections.
 
 use std::convert::Infallible;
-use std::fmt;
-use std::fs;
 use std::future::Future;
-use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener as StdListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Control;
+use crate::proxy::socket::{BindError, Placed, bind_unix};
 
 /// Operators are few.
 const CONNECTIONS: usize = 16;
-const BACKLOG: i32 = 64;
 
 /// How long the head of a request may take, and all of a connection, which serves one request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,36 +41,19 @@ pub struct ControlServer {
     _path: Placed,
 }
 
-/// The name of a socket that is removed in the end.
-#[derive(Debug)]
-struct Placed(PathBuf);
-
 impl ControlServer {
-    /// Makes the socket, with mode 0600. Whoever calls this holds the lock on its folder: a socket that is
-    /// there was left by a process that is gone, and is replaced.
+    /// Makes the socket, with mode 0600. One that was left by a process that is gone is replaced.
     ///
     /// # Errors
     ///
-    /// See [`BindErrorKind`]. A gate can do without.
+    /// See [`BindErrorKind`](crate::proxy::socket::BindErrorKind). A gate can do without.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub fn bind(path: &Path, control: Control) -> Result<Self, BindError> {
-        let error = |kind| move |cause| BindError { kind, path: path.into(), cause: Some(cause) };
-        let address = SockAddr::unix(path).map_err(error(BindErrorKind::PathTooLong))?;
-        match fs::symlink_metadata(path) {
-            Ok(there) if there.file_type().is_socket() => {
-                fs::remove_file(path).map_err(error(BindErrorKind::Io))?;
-            }
-            Ok(_) => {
-                let kind = BindErrorKind::NotASocket;
-                return Err(BindError { kind, path: path.into(), cause: None });
-            }
-            Err(_) => {}
-        }
-        let (socket, placed) = listen(path, &address).map_err(error(BindErrorKind::Io))?;
-        let socket = UnixListener::from_std(socket).map_err(error(BindErrorKind::Io))?;
+        let (socket, placed) = bind_unix(path, 0o600)?;
+        let socket = UnixListener::from_std(socket).map_err(|error| BindError::io(path, error))?;
         Ok(Self { socket, control, _path: placed })
     }
 
@@ -108,17 +85,6 @@ impl ControlServer {
             tracing::warn!(connections = connections.len(), "operators' requests were cut");
         }
     }
-}
-
-/// Nobody reaches the socket before it listens, and by then it is for its owner alone.
-fn listen(path: &Path, address: &SockAddr) -> io::Result<(StdListener, Placed)> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(address)?;
-    let placed = Placed(path.into());
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok((socket.into(), placed))
 }
 
 /// The next connection, as soon as there is a place for it. Cancel safe.
@@ -158,59 +124,5 @@ async fn connection(stream: UnixStream, control: Control) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an operator's connection broke off"),
         Err(_) => tracing::debug!("an operator's connection took too long"),
-    }
-}
-
-impl Drop for Placed {
-    fn drop(&mut self) {
-        // Whether it is there does no harm: the next process replaces it.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// The error of making the socket.
-#[derive(Debug)]
-pub struct BindError {
-    kind: BindErrorKind,
-    path: PathBuf,
-    cause: Option<io::Error>,
-}
-
-/// What kind of [`BindError`] it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BindErrorKind {
-    /// A Unix socket's path has at most some 100 bytes.
-    PathTooLong,
-    /// There is something else of that name.
-    NotASocket,
-    /// The operating system refused.
-    Io,
-}
-
-impl BindError {
-    /// What kind it is.
-    pub fn kind(&self) -> BindErrorKind {
-        self.kind
-    }
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match self.kind {
-            BindErrorKind::PathTooLong => write!(
-                f,
-                "{path} is too long for a Unix socket; a state folder with a shorter path has one"
-            ),
-            BindErrorKind::NotASocket => write!(f, "{path} is there and is no socket"),
-            BindErrorKind::Io => write!(f, "cannot make the socket {path}"),
-        }
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause.as_ref().map(|cause| cause as _)
     }
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::event::Kind;
 use crate::provider::Provider;
+use crate::proxy::socket::BindErrorKind;
 use crate::proxy::spool::{
     About, Content, Health, LeaseRequest, OpenErrorKind, Page, Record, RecordId, Selection, Spool,
     SpoolConfig, SqliteSpool, State, Stored,

@@ -16,15 +16,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
-use super::ListenConfig;
 use super::exchange::{Exchanges, Peer, Tracked};
 use super::io::{TimedIo, Timeouts};
 use super::stats::{ListenStats, count};
+use super::{ListenConfig, Seat};
+use crate::proxy::limit::{Admission, OverShare, Place};
+use crate::proxy::proxied::{Header, HeaderErrorKind, read_header};
+use crate::proxy::socket::Stream;
 use crate::proxy::tls::{ALPN_H2, Transport};
 use crate::source::Source;
 
@@ -33,6 +35,17 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What longer times are cut to, so that no deadline is beyond what the clock can tell.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What a connection over its source's share is told.
+const OVER_SHARE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    connection: close\r\n\
+    content-length: 105\r\n\
+    content-type: application/problem+json\r\n\
+    hookgate-outcome: overloaded\r\n\
+    retry-after: 5\r\n\
+    \r\n\
+    {\"status\":503,\"title\":\"Service Unavailable\",\
+    \"detail\":\"there are too many connections from this source\"}\r\n";
 
 /// What the connections of a listener share.
 #[derive(Debug)]
@@ -57,6 +70,18 @@ impl Shared {
             *limit = (*limit).min(FOREVER);
         }
         Self { config, stats: Arc::default(), http1: http1_builder(), http2: http2_builder() }
+    }
+
+    /// Turns a connection away that is over its source's share.
+    ///
+    /// No lingering close here: it would take a place, and that is what the source has too many of.
+    pub(super) fn refuse(&self, stream: &Stream, source: Option<Source>, error: &OverShare) {
+        count(&self.stats.refused_by_share);
+        tracing::debug!(source = source.map(tracing::field::display), %error, "connection refused");
+        if self.config.tls.is_none() {
+            // The buffers of a fresh socket have room for so little.
+            stream.say_and_end(OVER_SHARE);
+        }
     }
 
     fn timeouts(&self, head: Option<Duration>) -> Timeouts {
@@ -110,10 +135,10 @@ async fn drains(drain: &mut Drain) {
     let _ = drain.wait_for(|drains| *drains).await;
 }
 
-/// Serves a connection until it is closed by either side.
+/// Serves a connection until it is closed by either side, and then gives its place back.
 pub(super) async fn serve<S, B>(
-    stream: TcpStream,
-    source: Source,
+    mut stream: Stream,
+    seat: Seat,
     service: S,
     shared: Arc<Shared>,
     mut drain: Drain,
@@ -123,6 +148,18 @@ pub(super) async fn serve<S, B>(
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
 {
+    let (source, _admission) = match seat {
+        Seat::Admitted(source, admission) => (source, admission),
+        Seat::Proxied(peer, place) => {
+            let admitted = tokio::select! {
+                admitted = admit(&mut stream, peer, place, &shared) => admitted,
+                () = drains(&mut drain) => None,
+            };
+            let Some(admitted) = admitted else { return };
+            admitted
+        }
+    };
+    let shown = source.map(tracing::field::display);
     let Some(tls) = &shared.config.tls else {
         let peer = Peer { source, transport: Transport::Plain };
         return serve_http1(stream, peer, service, &shared, drain).await;
@@ -133,12 +170,12 @@ pub(super) async fn serve<S, B>(
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 count(&shared.stats.handshake_failures);
-                tracing::debug!(%source, %error, "TLS handshake failed");
+                tracing::debug!(source = shown, %error, "TLS handshake failed");
                 return;
             }
             Err(_) => {
                 count(&shared.stats.handshake_timeouts);
-                tracing::debug!(%source, "TLS handshake took too long");
+                tracing::debug!(source = shown, "TLS handshake took too long");
                 return;
             }
         },
@@ -149,6 +186,43 @@ pub(super) async fn serve<S, B>(
         serve_http2(stream, peer, service, &shared, drain).await;
     } else {
         serve_http1(stream, peer, service, &shared, drain).await;
+    }
+}
+
+/// Asks a proxy's header who the client is, and gives the place to that one.
+async fn admit(
+    stream: &mut Stream,
+    peer: Option<Source>,
+    place: Place,
+    shared: &Shared,
+) -> Option<(Option<Source>, Admission)> {
+    let stats = &shared.stats;
+    let proxy = peer.map(tracing::field::display);
+    let source = match timeout(shared.config.head_timeout, read_header(stream)).await {
+        Ok(Ok(Header::Client(client))) => Some(Source::new(client)),
+        Ok(Ok(Header::Peer)) => peer,
+        Ok(Err(error)) => {
+            // A check of the port alone is no fault.
+            if error.kind() != HeaderErrorKind::Nothing {
+                count(&stats.proxy_header_failures);
+            }
+            tracing::debug!(proxy, %error, "connection closed");
+            return None;
+        }
+        Err(_) => {
+            count(&stats.proxy_header_timeouts);
+            tracing::debug!(proxy, "the PROXY header took too long");
+            return None;
+        }
+    };
+    // A check of the proxy itself, and what it sends for clients without an address, has all places.
+    let counted = source.filter(|_| source != peer);
+    match place.admit(counted) {
+        Ok(admission) => Some((source, admission)),
+        Err(error) => {
+            shared.refuse(stream, source, &error);
+            None
+        }
     }
 }
 
@@ -203,7 +277,8 @@ where
                     deadline = later;
                     false
                 } else if told_to_go {
-                    tracing::debug!(source = %peer.source, "HTTP/2 client did not go");
+                    let source = peer.source.map(tracing::field::display);
+                    tracing::debug!(source, "HTTP/2 client did not go");
                     return;
                 } else {
                     if exchanges.requests() == 0 {
@@ -234,5 +309,6 @@ fn report(result: hyper::Result<()>, peer: Peer, stats: &ListenStats) {
         count(&stats.heads_too_large);
     }
     // hyper's errors name the kind of the fault and hold nothing of the request.
-    tracing::debug!(source = %peer.source, error = &error as &dyn StdError, "connection failed");
+    let source = peer.source.map(tracing::field::display);
+    tracing::debug!(source, error = &error as &dyn StdError, "connection failed");
 }

@@ -117,7 +117,8 @@ impl Exchanges {
 /// What every request of a connection is told about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
-    pub(super) source: Source,
+    /// None at the other end of a Unix socket.
+    pub(super) source: Option<Source>,
     pub(super) transport: Transport,
 }
 
@@ -145,7 +146,9 @@ where
     type Future = TrackedFuture<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> TrackedFuture<S> {
-        request.extensions_mut().insert(self.peer.source);
+        if let Some(source) = self.peer.source {
+            request.extensions_mut().insert(source);
+        }
         request.extensions_mut().insert(self.peer.transport);
         TrackedFuture {
             answer: Oneshot::new(self.service.clone(), request),

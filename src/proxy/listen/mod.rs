@@ -3,17 +3,20 @@
 //! # A connection's way
 //!
 //! 1. A place under the [limit](super::limit) is taken before `accept`, a share of it for the
-//!    peer's [`Source`] after. Who is over the share gets a `503` with `Retry-After` (on plain TCP,
-//!    as far as it can be written at once) and is closed.
-//! 2. On TLS: the handshake, within 5 s. HTTP/2 or HTTP/1 by ALPN. On plain TCP: HTTP/1 only.
-//! 3. A head must be whole within 10 s of its first byte, the first one within 10 s of the
+//!    peer's [`Source`] after. Who is over the share gets a `503` with `Retry-After` (without TLS,
+//!    as far as it can be written at once) and is closed. A peer on a Unix socket is no source and has
+//!    no share.
+//! 2. Behind [proxies](super::proxied) of connections, only they may come, their header must be whole within
+//!    10 s, and the client that it names is the source, whose share counts from then on.
+//! 3. On TLS: the handshake, within 5 s. HTTP/2 or HTTP/1 by ALPN. Without TLS: HTTP/1 only.
+//! 4. A head must be whole within 10 s of its first byte, the first one within 10 s of the
 //!    connection's beginning. Between two requests the connection may be idle for 75 s, in HTTP/2
 //!    for 60 s.
-//! 4. Each request goes to the service with [`Source`] and [`Transport`](super::tls::Transport) in
+//! 5. Each request goes to the service with [`Source`] (if it has one) and [`Transport`](super::tls::Transport) in
 //!    its extensions. What heads are refused is for the service to say ([`head`](super::head)), and
 //!    so is that an answer before the end of the request's body says `Connection: close`
 //!    ([`unread`](super::unread)).
-//! 5. When the server closes first, it lingers for up to 1 s, so that the answer arrives even
+//! 6. When the server closes first, it lingers for up to 1 s, so that the answer arrives even
 //!    if the client was still sending.
 //!
 //! # Shutdown
@@ -40,7 +43,6 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,8 +51,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -59,33 +59,26 @@ use tower_service::Service;
 use self::connection::Shared;
 pub use self::stats::ListenStats;
 use self::stats::count;
-use crate::proxy::limit::{Admission, ConnectionLimit};
+use crate::proxy::limit::{Admission, ConnectionLimit, Place};
+use crate::proxy::proxied::Proxies;
+use crate::proxy::socket::{ListenAddress, PassedSockets, Socket, SocketError, Stream};
 use crate::proxy::tls::ServerTls;
 use crate::source::Source;
 
 /// How long accepting pauses when it fails for want of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections the kernel keeps until they are accepted.
-const BACKLOG: u32 = 1024;
-
-/// What a connection over its source's share is told.
-const OVER_SHARE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    connection: close\r\n\
-    content-length: 105\r\n\
-    content-type: application/problem+json\r\n\
-    hookgate-outcome: overloaded\r\n\
-    retry-after: 5\r\n\
-    \r\n\
-    {\"status\":503,\"title\":\"Service Unavailable\",\
-    \"detail\":\"there are too many connections from this source\"}\r\n";
-
 /// What a [`Listener`] is told.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
     /// Where to listen. Port 0 lets the system choose.
-    pub address: SocketAddr,
-    /// TLS, or plain TCP. Defaults to `None`.
+    pub address: ListenAddress,
+    /// The permissions of a Unix socket that is made. Defaults to `0o660`.
+    pub socket_mode: u32,
+    /// The only peers that may connect, each connection beginning with a PROXY header; `None`: anybody
+    /// may, and none does. Defaults to `None`.
+    pub proxies: Option<Proxies>,
+    /// TLS, or none. Defaults to `None`.
     pub tls: Option<ServerTls>,
     /// How many connections may be open. Defaults to 10,000.
     ///
@@ -114,10 +107,12 @@ pub struct ListenConfig {
 }
 
 impl ListenConfig {
-    /// Plain TCP on `address`, with the defaults.
-    pub const fn new(address: SocketAddr) -> Self {
+    /// Without TLS on `address`, with the defaults.
+    pub fn new(address: impl Into<ListenAddress>) -> Self {
         Self {
-            address,
+            address: address.into(),
+            socket_mode: 0o660,
+            proxies: None,
             tls: None,
             connections: 10_000,
             per_source: 25,
@@ -135,8 +130,7 @@ impl ListenConfig {
 /// A bound socket, which [`serve`](Self::serve) turns into requests.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
+    socket: Socket,
     shared: Arc<Shared>,
 }
 
@@ -151,14 +145,31 @@ impl Listener {
     ///
     /// Outside of a Tokio runtime.
     pub fn bind(config: ListenConfig) -> Result<Self, ListenError> {
-        let address = config.address;
-        let (socket, address) = bind(address).map_err(|source| ListenError { address, source })?;
-        Ok(Self { socket, address, shared: Arc::new(Shared::new(config)) })
+        Self::bind_with_sockets(config, &mut PassedSockets::default())
+    }
+
+    /// As [`bind`](Self::bind), or takes the socket from those that were passed to this process.
+    ///
+    /// # Errors
+    ///
+    /// As there, or the socket was not passed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn bind_with_sockets(
+        config: ListenConfig,
+        passed: &mut PassedSockets,
+    ) -> Result<Self, ListenError> {
+        match Socket::bind(&config.address, config.socket_mode, passed) {
+            Ok(socket) => Ok(Self { socket, shared: Arc::new(Shared::new(config)) }),
+            Err(source) => Err(ListenError { address: config.address, source }),
+        }
     }
 
     /// The address, with the port that the system chose.
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub const fn local_addr(&self) -> &ListenAddress {
+        self.socket.local_addr()
     }
 
     /// The listener's counters, which outlive it.
@@ -180,7 +191,7 @@ impl Listener {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
     {
-        let Self { socket, shared, .. } = self;
+        let Self { socket, shared } = self;
         let limit = ConnectionLimit::new(shared.config.connections, shared.config.per_source);
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -191,15 +202,15 @@ impl Listener {
             while let Some(ended) = connections.try_join_next() {
                 ended_well(ended);
             }
-            let (stream, admission, source) = tokio::select! {
+            let (stream, seat) = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 accepted = accept(&socket, &limit, &shared) => accepted,
             };
-            let open = Open::new(Arc::clone(&shared.stats), admission);
+            let open = Open::new(Arc::clone(&shared.stats));
             let served = connection::serve(
                 stream,
-                source,
+                seat,
                 service.clone(),
                 Arc::clone(&shared),
                 draining.clone(),
@@ -229,14 +240,14 @@ impl Listener {
 /// The error of [`Listener::bind`].
 #[derive(Debug)]
 pub struct ListenError {
-    address: SocketAddr,
-    source: std::io::Error,
+    address: ListenAddress,
+    source: SocketError,
 }
 
 impl ListenError {
     /// The address that could not be bound.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub const fn address(&self) -> &ListenAddress {
+        &self.address
     }
 }
 
@@ -252,22 +263,17 @@ impl StdError for ListenError {
     }
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Or a restart would have to wait for the connections of its forerunner to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    let socket = socket.listen(BACKLOG)?;
-    let address = socket.local_addr()?;
-    Ok((socket, address))
+/// Whose place a connection has.
+#[derive(Debug)]
+enum Seat {
+    /// That of its source.
+    Admitted(Option<Source>, Admission),
+    /// Its proxy, which is this one, is still to say.
+    Proxied(Option<Source>, Place),
 }
 
 /// The next connection that is within the limits. Cancel safe.
-async fn accept(
-    socket: &TcpListener,
-    limit: &ConnectionLimit,
-    shared: &Shared,
-) -> (TcpStream, Admission, Source) {
+async fn accept(socket: &Socket, limit: &ConnectionLimit, shared: &Shared) -> (Stream, Seat) {
     let stats = &shared.stats;
     let mut warned = false;
     loop {
@@ -289,33 +295,23 @@ async fn accept(
             }
         };
         count(&stats.accepted);
-        let source = Source::new(peer.ip());
+        // Fails only on a connection that is gone already.
+        let _ = stream.set_nodelay();
+        let source = peer.map(Source::new);
+        if let Some(proxies) = &shared.config.proxies {
+            if proxies.trust(peer) {
+                return (stream, Seat::Proxied(source, place));
+            }
+            count(&stats.refused_proxies);
+            let source = source.map(tracing::field::display);
+            tracing::debug!(source, "connection refused: not from a proxy");
+            continue;
+        }
         match place.admit(source) {
-            Ok(admission) => {
-                // Fails only on a connection that is gone already.
-                let _ = stream.set_nodelay(true);
-                return (stream, admission, source);
-            }
-            Err(error) => {
-                count(&stats.refused_by_share);
-                tracing::debug!(%source, %error, "connection refused");
-                if shared.config.tls.is_none() {
-                    refuse(&stream);
-                }
-            }
+            Ok(admission) => return (stream, Seat::Admitted(source, admission)),
+            Err(error) => shared.refuse(&stream, source, &error),
         }
     }
-}
-
-/// Says that there are too many connections, as far as that goes without waiting.
-///
-/// No lingering close here: it would take a place, and that is what the source has too many of.
-fn refuse(stream: &TcpStream) {
-    // The buffers of a fresh socket have room for so little. What the client has sent already is
-    // taken, since closing over it would send an RST.
-    let _ = stream.try_write(OVER_SHARE);
-    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
-    let _ = stream.try_read(&mut [0; 4096]);
 }
 
 /// Whether `accept` failed for this one connection only.
@@ -333,17 +329,16 @@ fn ended_well(ended: Result<(), JoinError>) {
     }
 }
 
-/// Counts a connection as active until it is dropped, and holds its place.
+/// Counts a connection as active until it is dropped.
 #[derive(Debug)]
 struct Open {
     stats: Arc<ListenStats>,
-    _admission: Admission,
 }
 
 impl Open {
-    fn new(stats: Arc<ListenStats>, admission: Admission) -> Self {
+    fn new(stats: Arc<ListenStats>) -> Self {
         count(&stats.active);
-        Self { stats, _admission: admission }
+        Self { stats }
     }
 }
 

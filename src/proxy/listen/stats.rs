@@ -19,6 +19,12 @@ pub struct ListenStats {
     pub refused_by_share: AtomicU64,
     /// Failures of `accept`, those for want of file descriptors included.
     pub accept_errors: AtomicU64,
+    /// Connections refused because they had to come from a proxy and did not.
+    pub refused_proxies: AtomicU64,
+    /// Connections of proxies that did not begin with a PROXY header.
+    pub proxy_header_failures: AtomicU64,
+    /// Connections of proxies whose PROXY header took too long.
+    pub proxy_header_timeouts: AtomicU64,
     /// TLS handshakes that failed.
     pub handshake_failures: AtomicU64,
     /// TLS handshakes that took too long.

@@ -20,7 +20,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::fmt::rfc2822::DateTimeParser;
 use percent_encoding::percent_decode;
@@ -28,6 +27,7 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::config::UpstreamConfig;
+use super::connect::Connector;
 use super::failure::{FailureKind, UpstreamFailure, kind_of};
 use super::header::is_never_sent;
 use crate::proxy::telemetry::printable;
@@ -40,9 +40,6 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longer content types are dropped. Those that exist have about a tenth of it.
 const MAX_CONTENT_TYPE: usize = 256;
-
-/// For each address of the host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For a whole connection: look-up, TCP and TLS. Without it a service that accepts and then says
 /// nothing would keep a connection that the client makes in reserve for ever.
@@ -69,7 +66,7 @@ struct Inner {
     fresh: HttpClient,
 }
 
-type HttpClient = Client<Patient<HttpsConnector<HttpConnector>>, Full<Bytes>>;
+type HttpClient = Client<Patient<HttpsConnector<Connector>>, Full<Bytes>>;
 
 /// What is sent: a `POST` with these parts.
 ///
@@ -113,11 +110,7 @@ pub struct UpstreamAnswer {
 impl Upstream {
     /// For a service that was described and checked.
     pub fn new(config: &UpstreamConfig) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_nodelay(true);
-        let connector = Patient(HttpsConnector::from((tcp, config.client_tls())));
+        let connector = Patient(config.connector());
         let client = |max_idle| {
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())

@@ -1,16 +1,27 @@
 //! Where upstream is and how it is reached: read, checked, and ready to be used.
+//!
+//! A service on a Unix socket is written as nginx writes it: `unix:/run/service.sock`, and with a path
+//! `unix:/run/service.sock:/base`. It hears `Host: localhost`.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 use http::header::HeaderValue;
 use http::uri::{Authority, Scheme};
+use hyper_rustls::HttpsConnector;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
+
+use super::connect::Connector;
+use crate::proxy::socket::check_path;
+
+/// What stands before the path of a Unix socket.
+const UNIX: &str = "unix:";
 
 /// A service behind the gate.
 ///
@@ -26,6 +37,8 @@ pub struct UpstreamConfig {
     pub(super) host: HeaderValue,
     /// The URL's own path without a final slash: empty, or it begins with one.
     pub(super) path: String,
+    /// The Unix socket that is connected in place of the authority.
+    pub(super) socket: Option<Arc<Path>>,
     pub(super) timeout: Duration,
     /// The only authorities that are trusted; `None` for the public ones.
     authorities: Option<Arc<[CertificateDer<'static>]>>,
@@ -36,7 +49,8 @@ impl UpstreamConfig {
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// For an `http` or `https` URL with a host, a port if need be, and a path that stands before
-    /// that of every request.
+    /// that of every request; or for the path of a Unix socket behind `unix:`, and behind another
+    /// colon that path.
     ///
     /// # Errors
     ///
@@ -47,6 +61,9 @@ impl UpstreamConfig {
         // `Uri` would drop it without a word.
         if url.contains('#') {
             return Err(E::Fragment);
+        }
+        if let Some(rest) = url.strip_prefix(UNIX) {
+            return Self::unix(rest);
         }
         let uri: Uri = url.parse().map_err(|_| E::Malformed)?;
         let parts = uri.into_parts();
@@ -76,9 +93,23 @@ impl UpstreamConfig {
             path: path.path().trim_end_matches('/').to_owned(),
             scheme,
             authority,
+            socket: None,
             timeout: Self::DEFAULT_TIMEOUT,
             authorities: None,
         })
+    }
+
+    fn unix(text: &str) -> Result<Self, UpstreamConfigError> {
+        let (socket, path) = text.split_once(':').unwrap_or((text, ""));
+        if !socket.starts_with('/') || socket.ends_with('/') || check_path(socket.as_ref()).is_err()
+        {
+            return Err(UpstreamConfigError::Socket);
+        }
+        if !path.is_empty() && !path.starts_with('/') {
+            return Err(UpstreamConfigError::SocketPath);
+        }
+        let service = Self::new(&format!("http://localhost{path}"))?;
+        Ok(Self { socket: Some(Path::new(socket).into()), ..service })
     }
 
     /// What one call may take from its begin to the last byte of the answer.
@@ -117,9 +148,18 @@ impl UpstreamConfig {
         Ok(Self { authorities: Some(authorities), ..self })
     }
 
-    /// Scheme and authority, such as `https://jira.example.com:8443`: what a log may show.
+    /// Scheme and authority, such as `https://jira.example.com:8443`, or `unix:/run/service.sock`: what a
+    /// log may show.
     pub fn origin(&self) -> String {
-        format!("{}://{}", self.scheme, self.authority)
+        match &self.socket {
+            Some(socket) => format!("{UNIX}{}", socket.display()),
+            None => format!("{}://{}", self.scheme, self.authority),
+        }
+    }
+
+    /// What makes connections to the service, over TLS if it wants that.
+    pub fn connector(&self) -> HttpsConnector<Connector> {
+        HttpsConnector::from((Connector::new(self.socket.clone()), self.client_tls()))
     }
 
     /// TLS towards the service, with the authorities that are trusted.
@@ -173,6 +213,10 @@ pub enum UpstreamConfigError {
     Query,
     /// A fragment.
     Fragment,
+    /// No absolute path of a Unix socket, or one that is too long.
+    Socket,
+    /// Something other than a path behind that of a Unix socket.
+    SocketPath,
     /// A timeout of zero.
     Timeout,
     /// No certificate in the text that should hold some.
@@ -185,12 +229,20 @@ impl fmt::Display for UpstreamConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "not a URL, expected one such as http://127.0.0.1:9000",
-            Self::Scheme => "the upstream URL must begin with http:// or https://",
+            Self::Scheme => "the upstream URL must begin with http://, https:// or unix:/",
             Self::Host => "the upstream URL has no host name or address that could be looked up",
             Self::UserInfo => "the upstream URL must not have a user or password",
             Self::Port => "the port of the upstream URL must be a number from 1 to 65535",
             Self::Query => "the upstream URL must not have a query",
             Self::Fragment => "the upstream URL must not have a fragment",
+            Self::Socket => {
+                "expected the absolute path of a Unix socket of at most some 100 bytes, such as \
+                 unix:/run/service.sock"
+            }
+            Self::SocketPath => {
+                "behind the path of the socket and a colon comes another path, such as \
+                 unix:/run/service.sock:/base"
+            }
             Self::Timeout => "the upstream timeout must be longer than zero",
             Self::NoCertificate => {
                 "no certificate found, expected -----BEGIN CERTIFICATE----- sections (PEM)"
@@ -227,6 +279,29 @@ mod tests {
     }
 
     #[test]
+    fn a_unix_socket_may_have_a_path_behind_it() {
+        for (url, path) in [
+            ("unix:/run/svc.sock", ""),
+            ("unix:/run/svc.sock:", ""),
+            ("unix:/run/svc.sock:/", ""),
+            ("unix:/run/svc.sock:/jira/", "/jira"),
+            ("unix:/run/svc.sock:/a:b/c", "/a:b/c"),
+        ] {
+            let config = UpstreamConfig::new(url).expect(url);
+            assert_eq!((&*config.origin(), &*config.path), ("unix:/run/svc.sock", path), "{url}");
+            assert_eq!(
+                (&config.scheme, config.host.as_bytes()),
+                (&Scheme::HTTP, &b"localhost"[..])
+            );
+        }
+        let other = UpstreamConfig::new("unix:/run/other.sock").unwrap();
+        assert_ne!(UpstreamConfig::new("unix:/run/svc.sock").unwrap(), other);
+        assert_ne!(UpstreamConfig::new("http://localhost").unwrap(), other);
+        let long = format!("unix:/{}", "x".repeat(200));
+        assert_eq!(UpstreamConfig::new(&long), Err(UpstreamConfigError::Socket));
+    }
+
+    #[test]
     fn a_url_that_is_something_else_is_refused_with_the_reason() {
         use UpstreamConfigError as E;
         for (url, expected) in [
@@ -238,7 +313,16 @@ mod tests {
             ("indexer", E::Scheme),
             ("/path", E::Scheme),
             ("ftp://indexer/", E::Scheme),
-            ("unix://indexer/", E::Scheme),
+            ("unix://indexer/", E::Socket),
+            ("unix:", E::Socket),
+            ("unix:run/a.sock", E::Socket),
+            ("unix:/run/", E::Socket),
+            ("unix:/run/:/base", E::Socket),
+            ("unix:/run/a.sock:base", E::SocketPath),
+            ("unix:/run/a.sock:@host/", E::SocketPath),
+            ("unix:/run/a.sock:/base?key=1", E::Query),
+            ("unix:/run/a.sock:/base#top", E::Fragment),
+            ("unix:/run/a.sock:/a b", E::Malformed),
             ("http://user@indexer/", E::UserInfo),
             ("http://user:password@indexer/", E::UserInfo),
             ("http://:9000/", E::Host),

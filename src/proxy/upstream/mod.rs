@@ -36,6 +36,7 @@
 mod body;
 mod client;
 mod config;
+mod connect;
 mod failure;
 mod header;
 mod sign;
@@ -46,6 +47,7 @@ mod tests;
 pub use self::body::{Content, ContentError, UpstreamBody};
 pub use self::client::{MAX_ANSWER, Upstream, UpstreamAnswer, UpstreamRequest};
 pub use self::config::{UpstreamConfig, UpstreamConfigError};
+pub use self::connect::Connector;
 pub use self::failure::{FailureKind, UpstreamFailure};
 pub use self::header::{
     FORWARDING, ForwardHeaders, ForwardHeadersError, Forwarding, Stamp, is_signature,

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -31,6 +32,7 @@ pub(crate) struct Setup {
     args: Vec<OsString>,
     env: Vec<(String, String)>,
     stdin: Option<PathBuf>,
+    passed: Vec<OwnedFd>,
 }
 
 impl Setup {
@@ -49,8 +51,8 @@ impl Setup {
     /// `hookgate` with these arguments alone, in a fresh folder.
     pub(crate) fn bare(args: &[&str]) -> Self {
         let folder = Arc::new(TempDir::with_prefix("hookgate-").expect("a folder"));
-        Self { folder, runner: Vec::new(), args: Vec::new(), env: Vec::new(), stdin: None }
-            .args(args)
+        let (runner, env, passed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { folder, runner, args: Vec::new(), env, stdin: None, passed }.args(args)
     }
 
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
@@ -67,6 +69,21 @@ impl Setup {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
         self
+    }
+
+    /// With these sockets as systemd passes them: from file descriptor 3 on, with these names between colons.
+    /// One or two, since they go through the shell as its standard input and output.
+    pub(crate) fn passing(mut self, names: &str, sockets: Vec<OwnedFd>) -> Self {
+        let script = match sockets.len() {
+            1 => "exec 3<&0 </dev/null; export LISTEN_PID=$$; exec \"$@\"",
+            2 => "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$; exec \"$@\"",
+            other => panic!("{other} sockets"),
+        };
+        let count = sockets.len().to_string();
+        self.passed = sockets;
+        self.under(&["/bin/sh", "-c", script, "sh"])
+            .env("LISTEN_FDS", &count)
+            .env("LISTEN_FDNAMES", names)
     }
 
     /// With this on its standard input; otherwise there is nothing.
@@ -128,10 +145,8 @@ impl Setup {
             (probes_known || running.child.try_wait().ok()?.is_some()).then_some(log)
         });
         let log = started.unwrap_or_default();
+        assert!(log.contains("taking deliveries"), "not started: {log}");
         let address = address_after(&log, "taking deliveries");
-        let Some(address) = address else {
-            panic!("not started: {log}");
-        };
         Gate { address, health: address_after(&log, "answering /live"), running }
     }
 
@@ -150,6 +165,7 @@ impl Setup {
     }
 
     fn spawn(self) -> Running {
+        let mut passed = self.passed.into_iter();
         let program = OsString::from(env!("CARGO_BIN_EXE_hookgate"));
         let mut words = self.runner.iter().chain([&program]).chain(&self.args);
         let mut command = Command::new(words.next().expect("a command"));
@@ -159,14 +175,15 @@ impl Setup {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("RUST_BACKTRACE", "1")
             .current_dir(self.folder.path())
-            .stdin(match &self.stdin {
-                Some(path) => Stdio::from(fs::File::open(path).expect("our own file")),
-                None => Stdio::null(),
+            .stdin(match (passed.next(), &self.stdin) {
+                (Some(socket), _) => Stdio::from(socket),
+                (None, Some(path)) => Stdio::from(fs::File::open(path).expect("our own file")),
+                (None, None) => Stdio::null(),
             })
-            .stdout(Stdio::piped())
+            .stdout(passed.next().map_or_else(Stdio::piped, Stdio::from))
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
-        let stdout = Output::follow(child.stdout.take().expect("a pipe"));
+        let stdout = child.stdout.take().map_or_else(Output::none, Output::follow);
         let stderr = Output::follow(child.stderr.take().expect("a pipe"));
         Running { child, stdout, stderr, folder: self.folder, reaped: false }
     }
@@ -175,14 +192,15 @@ impl Setup {
 /// The program while it serves. Dropping it stops it, and fails the test if it panicked.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    address: SocketAddr,
+    /// None for a Unix socket.
+    address: Option<SocketAddr>,
     health: Option<SocketAddr>,
     running: Running,
 }
 
 impl Gate {
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.address.expect("listens on TCP")
     }
 
     pub(crate) fn folder(&self) -> &Arc<TempDir> {
@@ -195,12 +213,12 @@ impl Gate {
 
     #[track_caller]
     pub(crate) fn connect(&self) -> Client {
-        Client::connect(self.address)
+        Client::connect(self.address())
     }
 
     #[track_caller]
     pub(crate) fn ask(&self, request: &Request) -> Answer {
-        client::ask(self.address, request)
+        client::ask(self.address(), request)
     }
 
     /// Asks the listener for probes.
@@ -408,6 +426,10 @@ impl Output {
             }
         });
         Self { bytes, reader: Some(reader) }
+    }
+
+    fn none() -> Self {
+        Self { bytes: Arc::default(), reader: None }
     }
 
     fn text(&self) -> String {

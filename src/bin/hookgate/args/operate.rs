@@ -92,7 +92,7 @@ pub(crate) struct SendArgs {
     /// The branch or tag
     #[arg(long, value_name = "NAME", default_value = "main")]
     pub(crate) name: String,
-    /// The webhook URL, without a key [default: where the configuration listens]
+    /// The webhook URL, without a key; also unix:PATH:/webhook [default: where the configuration listens]
     #[arg(long, value_name = "URL")]
     pub(crate) to: Option<String>,
     /// The key by its name [default: the first that is active and fits]

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookgate::proxy::upstream::UpstreamConfig;
+use hookgate::proxy::upstream::{Connector, UpstreamConfig};
 use http::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 /// Longer than the gate may take.
@@ -19,7 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(40);
 pub(super) struct Client {
     uri: Uri,
     host: HeaderValue,
-    http: Legacy<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// What an error may show.
+    origin: String,
+    http: Legacy<HttpsConnector<Connector>, Full<Bytes>>,
 }
 
 /// The head of the answer.
@@ -32,20 +33,21 @@ impl Client {
     /// An error never holds the URL: it may end with a key.
     pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
         const EXPECTED: &str = "--to: expected a URL such as https://gate.example.com/webhook";
-        let uri: Uri = url.parse().map_err(|_| EXPECTED)?;
-        let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or(EXPECTED)?;
-        let service =
-            UpstreamConfig::new(&format!("{scheme}://{authority}")).map_err(|_| EXPECTED)?;
+        let (service, target) = match split(url) {
+            Some((service, target)) => (UpstreamConfig::new(service), target.parse::<Uri>()),
+            None => return Err(EXPECTED.into()),
+        };
+        let (service, uri) = (service.map_err(|_| EXPECTED)?, target.map_err(|_| EXPECTED)?);
+        let authority = uri.authority().ok_or(EXPECTED)?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| EXPECTED)?;
         let service = match ca_file {
             Some(path) => trusting(service, path)?,
             None => service,
         };
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        let http = Legacy::builder(TokioExecutor::new())
-            .build(HttpsConnector::from((tcp, service.client_tls())));
-        Ok(Self { uri, host, http })
+        let origin = service.origin();
+        let origin = origin.split_once("://").map_or(&*origin, |(_, host)| host).into();
+        let http = Legacy::builder(TokioExecutor::new()).build(service.connector());
+        Ok(Self { uri, host, origin, http })
     }
 
     pub(super) async fn post(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, String> {
@@ -56,7 +58,7 @@ impl Client {
         request.headers_mut().insert(HOST, self.host.clone());
         let agent = concat!("hookgate/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
-        let origin = self.host.to_str().unwrap_or_default();
+        let origin = &self.origin;
         match tokio::time::timeout(TIMEOUT, self.http.request(request)).await {
             Ok(Ok(answer)) => {
                 let (parts, _) = answer.into_parts();
@@ -66,6 +68,17 @@ impl Client {
             Err(_) => Err(format!("no answer from {origin} within {} s", TIMEOUT.as_secs())),
         }
     }
+}
+
+/// The service alone, and the URL that is asked of it. Behind a Unix socket, that is one of `localhost`.
+fn split(url: &str) -> Option<(&str, String)> {
+    if let Some(socket) = url.strip_prefix("unix:") {
+        let (socket, path) = socket.split_once(':').unwrap_or((socket, "/"));
+        return Some((&url[.."unix:".len() + socket.len()], format!("http://localhost{path}")));
+    }
+    let begin = url.find("://")? + "://".len();
+    let end = url[begin..].find(['/', '?']).map_or(url.len(), |at| begin + at);
+    Some((&url[..end], url.into()))
 }
 
 fn trusting(service: UpstreamConfig, ca_file: &Path) -> Result<UpstreamConfig, String> {

@@ -8,7 +8,9 @@ mod deadlines;
 mod http1;
 mod http2;
 mod limits;
+mod proxied;
 mod tls;
+mod unix;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -40,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A limit that a test does not wait for.
 const LONG: Duration = Duration::from_secs(600);
+
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// The limits of a test that waits for none.
 fn config() -> ListenConfig {
@@ -116,7 +120,8 @@ impl Server {
             move |request| answer(request, Arc::clone(&signals))
         }));
         Self {
-            address: listener.local_addr(),
+            // That of a Unix socket is known to the test.
+            address: listener.local_addr().as_ip().unwrap_or(NOWHERE),
             stats: listener.stats(),
             signals,
             stop,
@@ -188,7 +193,8 @@ async fn answer(
     }
     Ok(match body.collect().await {
         Ok(body) => {
-            let source = parts.extensions.get::<Source>().unwrap();
+            let source = parts.extensions.get::<Source>();
+            let source = source.map_or_else(|| "nobody".into(), ToString::to_string);
             let transport = parts.extensions.get::<Transport>().unwrap();
             let length = body.to_bytes().len();
             let text = format!("{source} {} {} {length}", transport.scheme(), parts.uri.path());

@@ -35,6 +35,15 @@ impl Pair {
         server: &Server,
         alpn: &[&str],
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.over(server.connect().await.stream, alpn).await
+    }
+
+    /// The same over a connection that there is already.
+    pub(super) async fn over(
+        &self,
+        stream: TcpStream,
+        alpn: &[&str],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -44,7 +53,6 @@ impl Pair {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let stream = within(TcpStream::connect(server.address)).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         within(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
     }
