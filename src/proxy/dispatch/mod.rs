@@ -50,7 +50,7 @@ use tower_service::Service;
 use self::answer::Answer;
 use self::outgoing::Outgoing;
 use super::config::Paces;
-use super::telemetry::HookMetrics;
+use super::telemetry::{HookMetrics, Tracing};
 use crate::event::ParseOptions;
 use crate::gate::GateBody;
 use crate::pace::KeyBy;
@@ -76,7 +76,8 @@ impl Dispatch {
     pub fn direct(target: Option<Target>, metrics: Arc<HookMetrics>) -> Self {
         let paces =
             Paces { coalesce: None, coalesce_by: KeyBy::Ref, dedupe_window: Duration::ZERO };
-        let sender = Sender { target, parse_options: ParseOptions::default(), metrics };
+        let (parse_options, tracing) = (ParseOptions::default(), Tracing::default());
+        let sender = Sender { target, parse_options, metrics, tracing };
         Self::new(Arc::new(Pacer::new("", paces, sender)))
     }
 
