@@ -146,6 +146,13 @@ impl OtlpConfig {
     }
 }
 
+impl OtlpConfig {
+    /// Scheme and authority of the collector: what a log may show.
+    pub fn origin(&self) -> String {
+        self.collector.origin()
+    }
+}
+
 impl fmt::Debug for OtlpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OtlpConfig")

@@ -123,8 +123,8 @@ pub struct TraceParent {
 impl TraceParent {
     /// Reads the value of a header; `None` if it is not valid.
     pub fn parse(value: &[u8]) -> Option<Self> {
-        let (known, rest) = value.split_at_checked(55)?;
-        let version = hex(&known[..2])?;
+        let (known, rest) = value.split_at_checked(LENGTH)?;
+        let [version] = hex(&known[..2])?;
         let is_well_formed = match version {
             0xff => false,
             0 => rest.is_empty(),
@@ -133,10 +133,11 @@ impl TraceParent {
         if !is_well_formed || [2, 35, 52].iter().any(|&at| known[at] != b'-') {
             return None;
         }
+        let [flags] = hex(&known[53..])?;
         Some(Self {
-            trace_id: TraceId::new(hex(&known[3..35])?)?,
-            parent_id: SpanId::new(hex(&known[36..52])? as u64)?,
-            flags: Flags::known(hex(&known[53..])? as u8),
+            trace_id: TraceId::new(u128::from_be_bytes(hex(&known[3..35])?))?,
+            parent_id: SpanId::new(u64::from_be_bytes(hex(&known[36..52])?))?,
+            flags: Flags::known(flags),
         })
     }
 
@@ -146,25 +147,58 @@ impl TraceParent {
         let only = values.next().filter(|_| values.next().is_none());
         Self::parse(only?.as_bytes())
     }
+
+    /// As version 00 has it.
+    fn to_text(self) -> [u8; LENGTH] {
+        let mut text = *b"00-................................-................-..";
+        write_hex(&self.trace_id.to_bytes(), &mut text[3..35]);
+        write_hex(&self.parent_id.to_bytes(), &mut text[36..52]);
+        write_hex(&[self.flags.0], &mut text[53..]);
+        text
+    }
 }
 
 /// As version 00 has it.
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-{:02x}", self.trace_id, self.parent_id, self.flags.0)
+        f.write_str(&String::from_utf8_lossy(&self.to_text()))
     }
 }
 
-/// A number of at most 32 digits in lower case.
-fn hex(digits: &[u8]) -> Option<u128> {
-    digits.iter().try_fold(0, |number, digit| {
-        let digit = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u128::from(digit))
-    })
+/// The length of version 00, with which all versions begin.
+const LENGTH: usize = 55;
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The value of each digit in lower case, and [`NO_DIGIT`] of any other byte.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < DIGITS.len() {
+        values[DIGITS[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+const NO_DIGIT: u8 = 0xff;
+
+/// So many bytes from twice as many digits. A table, since every request can have them.
+fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut seen = 0;
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let (high, low) = (VALUES[pair[0] as usize], VALUES[pair[1] as usize]);
+        seen |= high | low;
+        *byte = high << 4 | low & 0xf;
+    }
+    (seen < 16).then_some(bytes)
+}
+
+fn write_hex(bytes: &[u8], text: &mut [u8]) {
+    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&[DIGITS[(byte >> 4) as usize], DIGITS[(byte & 0xf) as usize]]);
+    }
 }
 
 /// The `tracestate` of a head, as it may go on: its lines in one, within the limits. `None` if there is none, or it is
@@ -341,7 +375,7 @@ impl Trace {
 
     /// Overwrites `traceparent` and `tracestate`.
     pub fn write(&self, state: Option<&HeaderValue>, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::try_from(self.to_parent().to_string()) {
+        if let Ok(value) = HeaderValue::from_bytes(&self.to_parent().to_text()) {
             headers.insert(TRACEPARENT, value);
         }
         match state {
