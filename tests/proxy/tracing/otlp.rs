@@ -144,6 +144,7 @@ fn a_delivery_is_a_span_of_the_gate_and_one_of_the_call_in_the_trace_that_came()
     let gate = exporting(NO_SPOOL, &collector.url())
         .env("OTEL_EXPORTER_OTLP_HEADERS", "api-key=c4n4ry")
         .env("OTEL_SERVICE_NAME", "gate")
+        .args(&["--log", "trace"])
         .upstream(&upstream)
         .start();
     assert_eq!(gate.ask(&push().header("traceparent", PARENT)).told(), (200, "forwarded"));
@@ -332,6 +333,23 @@ fn attempts_of_the_spool_are_children_of_the_request_that_brought_the_delivery()
     assert!(calls.iter().all(|call| call.parent_span_id == server.span_id));
     let failed: Vec<_> = calls.iter().filter_map(|call| call.status.as_ref()).collect();
     assert_eq!((failed.len(), failed[0].code), (1, 2), "the first was not taken");
+}
+
+#[test]
+fn check_tells_where_spans_go_and_not_with_what_headers() {
+    let check = |endpoint: &str| {
+        Setup::bare(&["check", "--state-dir", "state"])
+            .config(&format!("[tracing]\nendpoint = \"{endpoint}\"\n"))
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "api-key=c4n4ry")
+            .run()
+    };
+    let finished = check("http://collector.example:4318/c4n4ry");
+    let line = finished.stdout.lines().find(|line| line.starts_with("spans")).expect("a line");
+    assert!(line.ends_with(" http://collector.example:4318"), "{line}");
+    assert!(!finished.stdout.contains("c4n4ry") && !finished.stderr.contains("c4n4ry"));
+    let finished = check("ftp://collector.example");
+    assert_ne!(finished.code, Some(0));
+    assert!(finished.stderr.contains("hookgate.toml:2:12"), "{}", finished.stderr);
 }
 
 #[test]
