@@ -10,7 +10,7 @@
 //! Nothing of this is on the way of a delivery. The log hears when it begins to fail and when it works again, and
 //! not of each time.
 //!
-//! The messages are few, so they are written here ([`encode`]) and no crate is needed for that: the ones that there are
+//! The messages are few, so they are written here (`encode`) and no crate is needed for that: the ones that there are
 //! for it are some 55, have their own threads, ids and queues, and count nothing.
 
 mod config;
