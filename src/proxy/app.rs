@@ -3,7 +3,7 @@
 //! [`App::build`] makes what is missing (state folder, key files), reads the keys and binds the
 //! sockets; nothing is served yet. [`App::run`] serves, follows every file, and stops in this order:
 //! not ready, wait, stop accepting, finish what is open within the grace period, take up nothing more of
-//! the spool, finish what is being sent, close the spool.
+//! the spool, finish what is being sent, close the spool, send the spans that wait.
 //!
 //! When the configuration changes, a good one is in force for the next request: hooks, keys, upstreams
 //! and limits of single requests. What is bound or sized at the start (addresses, the state folder,
@@ -34,10 +34,14 @@ use super::dispatch::{
     Dispatch, Durable, Link, OWNER, Pacer, Running, Sender, Settings, Target, TargetPath,
 };
 use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
+#[cfg(feature = "otlp")]
+use super::otlp::Exporter;
 use super::socket::{BindError, ListenAddress, PassedSockets};
 use super::spool::{Health, OpenError, Spool, SqliteSpool, State, Status};
 use super::stack::{Hook, Stack, Table};
-use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample, SpoolSample};
+use super::telemetry::{
+    ConnectionSample, KeyringSample, Metrics, Sample, Spans, SpoolSample, Tracing,
+};
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
 use super::upstream::{Upstream, UpstreamConfig};
@@ -59,6 +63,8 @@ pub struct App {
     /// Ends when nothing of the spool is under way any more.
     finished: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     control: Option<ControlServer>,
+    #[cfg(feature = "otlp")]
+    exporter: Option<Exporter>,
     _lock: File,
 }
 
@@ -90,6 +96,7 @@ struct Shared {
     connection_limit: usize,
     stopping: AtomicBool,
     spool: Option<SpoolParts>,
+    spans: Spans,
     watcher: Watcher,
     /// The files beside the key files that are followed.
     following: Mutex<HashMap<PathBuf, WatchGuard>>,
@@ -204,6 +211,12 @@ impl App {
         let watcher = Watcher::spawn().map_err(AppError::Watcher)?;
         let metrics = Arc::new(Metrics::new(SystemClock.now()));
         let elsewhere = metrics.without_hook();
+        #[cfg(feature = "otlp")]
+        let exporter = config.tracing.export.as_ref().map(Exporter::start);
+        #[cfg(feature = "otlp")]
+        let spans = exporter.as_ref().map(Exporter::spans).unwrap_or_default();
+        #[cfg(not(feature = "otlp"))]
+        let spans = Spans::default();
         let live = Live::new(config);
         let shared = Arc::new_cyclic(|weak| Shared {
             following: Mutex::default(),
@@ -220,6 +233,7 @@ impl App {
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
             spool,
+            spans,
             watcher,
             metrics,
         });
@@ -231,7 +245,16 @@ impl App {
         let control = shared.control(&config);
         let weak = Arc::downgrade(&shared);
         shared.metrics.sample_with(move || sample(&weak));
-        Ok(Self { shared, deliveries, probes, finished: Box::pin(finished), control, _lock: lock })
+        Ok(Self {
+            shared,
+            deliveries,
+            probes,
+            finished: Box::pin(finished),
+            control,
+            #[cfg(feature = "otlp")]
+            exporter,
+            _lock: lock,
+        })
     }
 
     /// Where deliveries are taken.
@@ -266,7 +289,9 @@ impl App {
     ///
     /// Dropping the future cuts every connection at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Stopped {
-        let Self { shared, deliveries, probes, finished, control, _lock } = self;
+        #[cfg(feature = "otlp")]
+        let exporter = self.exporter;
+        let Self { shared, deliveries, probes, finished, control, _lock, .. } = self;
         shared.follow_files(&shared.live().config.clone());
         let watching = shared.open_spool().await;
         let probing = probes.map(|probes| {
@@ -305,6 +330,12 @@ impl App {
         }
         if let Some(watching) = watching {
             watching.abort();
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(exporter) = exporter {
+            let grace = shared.live().config.limits.grace_period;
+            let rest = grace.saturating_sub(draining.elapsed());
+            exporter.finish(rest.max(Duration::from_millis(100))).await;
         }
         // Probes are answered until the last delivery is.
         if let Some(probing) = probing {
@@ -436,6 +467,7 @@ impl Shared {
                 self.runtime.spawn(pacer.finish());
             }
         }
+        self.stack.trace(self.tracing(&next.config));
         *live = next;
         Ok(table)
     }
@@ -543,7 +575,13 @@ impl Shared {
             target,
             parse_options: parse_options(hook),
             metrics: self.metrics.hook(&hook.name),
+            tracing: self.tracing(&next.config),
         }
+    }
+
+    fn tracing(&self, config: &Config) -> Tracing {
+        let (propagate, sampling) = (config.tracing.propagate, config.tracing.sampling);
+        Tracing { propagate, sampling, spans: self.spans.clone() }
     }
 
     fn gate(
@@ -944,6 +982,7 @@ fn sample(shared: &Weak<Shared>) -> Sample {
     Sample {
         spool: status.map(|status| spool_sample(&status, now)),
         upstreams,
+        spans: shared.spans.sample(),
         in_flight: shared.in_flight_limit.saturating_sub(free) as u64,
         in_flight_limit: shared.in_flight_limit as u64,
         unverified_bytes: shared.budget.used() as u64,

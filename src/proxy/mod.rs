@@ -8,6 +8,7 @@
 //! | [`socket`], [`proxied`] | where listeners are bound; who is behind a proxy of connections |
 //! | [`spool`] | where deliveries wait until the service has them |
 //! | [`upstream`] | the service behind the gate, and how a delivery is sent to it |
+//! | `otlp` | spans for a collector, with the feature of that name |
 //! | [`config`] | what the sidecar is told |
 //! | [`dispatch`] | what happens to a delivery that passed the gate |
 //! | [`stack`], [`admin`], [`control`] | a request's way; probes and metrics; what operators ask |
@@ -26,6 +27,9 @@ pub mod unread;
 
 pub mod spool;
 pub mod upstream;
+
+#[cfg(feature = "otlp")]
+pub mod otlp;
 
 pub mod config;
 

@@ -1,10 +1,11 @@
 //! A request's way: its head, its hook, the gate, what lies behind; and the record of all that.
 //!
-//! From the outside in: request id, the check of the head ([`head`]), who the client is
+//! From the outside in: request id and trace, the check of the head ([`head`]), who the client is
 //! ([`TrustedProxies`]), the hook by path, the gate, the in-flight limit with load shed, [`Dispatch`]. The hooks are a [`Table`] that is
 //! replaced as a whole when the configuration changes: a request goes its whole way through the table
 //! with which it began.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower::limit::ConcurrencyLimit;
@@ -24,10 +25,13 @@ use tower_service::Service;
 
 use super::dispatch::{Dispatch, Dispatched};
 use super::head;
-use super::telemetry::{HookMetrics, Record, RequestId, RequestIds};
+use super::telemetry::{
+    HookMetrics, Record, RequestId, RequestIds, Span, SpanKind, Trace, Tracing, printable,
+};
 use crate::event::Event;
 use crate::gate::{Gate, Rejection, ResponseBody};
 use crate::outcome::Outcome;
+use crate::provider::Provider;
 use crate::source::{Source, TrustedProxies};
 
 /// What stands behind the gate of a hook.
@@ -54,6 +58,7 @@ pub struct Stack(Arc<Inner>);
 
 struct Inner {
     table: ArcSwap<Table>,
+    tracing: ArcSwap<Tracing>,
     ids: RequestIds,
     proxies: ArcSwap<TrustedProxies>,
     /// For requests that reach no hook.
@@ -64,8 +69,13 @@ impl Stack {
     /// With these hooks. `elsewhere` counts requests that reach none of them.
     pub fn new(table: Table, elsewhere: Arc<HookMetrics>) -> Self {
         let table = ArcSwap::from_pointee(table);
-        let proxies = ArcSwap::default();
-        Self(Arc::new(Inner { table, ids: RequestIds::new(), proxies, elsewhere }))
+        let (tracing, proxies) = (ArcSwap::default(), ArcSwap::default());
+        Self(Arc::new(Inner { table, tracing, ids: RequestIds::new(), proxies, elsewhere }))
+    }
+
+    /// Traces requests that begin after this so. At first they are traced for the log alone.
+    pub fn trace(&self, tracing: Tracing) {
+        self.0.tracing.store(Arc::new(tracing));
     }
 
     /// Believes these proxies from now on. Nobody is believed before.
@@ -106,14 +116,21 @@ where
         if let Some(source) = source {
             parts.extensions.insert(source);
         }
+        let tracing = inner.tracing.load_full();
+        let trace = Trace::of_request(&parts.headers, tracing.sampling);
+        parts.extensions.insert(trace);
+        let method = method_name(&parts.method);
         let request = Request::from_parts(parts, body);
         let (gate, observer) = {
             let table = inner.table.load();
             let hook = table.iter().find(|hook| hook.takes(request.uri().path()));
             let metrics = hook.map_or(&inner.elsewhere, |hook| &hook.metrics).clone();
             let name = hook.map(|hook| hook.name.clone());
+            let path = hook.filter(|_| tracing.spans.are_taken()).map(|hook| hook.path.clone());
             let gate = hook.filter(|_| refused.is_none()).map(|hook| hook.gate.clone());
-            (gate, Observer { id, source, started, metrics, hook: name })
+            let observer =
+                Observer { id, trace, tracing, source, started, metrics, method, hook: name, path };
+            (gate, observer)
         };
         Box::pin(async move {
             let answer = match (refused, gate) {
@@ -154,10 +171,15 @@ fn refuse_head(parts: &mut Parts) -> Option<Rejection> {
 /// Sees how a request was answered.
 struct Observer {
     id: RequestId,
+    trace: Trace,
+    tracing: Arc<Tracing>,
     source: Option<Source>,
     started: Instant,
     metrics: Arc<HookMetrics>,
+    method: &'static str,
     hook: Option<Arc<str>>,
+    /// Of the hook, without a key, if a span can tell it.
+    path: Option<String>,
 }
 
 impl Observer {
@@ -177,13 +199,18 @@ impl Observer {
             .or_else(|| rejection.map(Rejection::outcome))
             .unwrap_or(Outcome::UpstreamFailed);
         self.metrics.request(provider, outcome, duration);
+        let event_name = delivery.and_then(|delivery| delivery.event_name());
         let event: Option<&Event<'_>> = delivery.and_then(|delivery| delivery.event());
+        if self.tracing.spans.wants(&self.trace, delivery.is_some()) {
+            self.record_span(provider, outcome, answer, event_name);
+        }
         Record {
             request_id: self.id,
+            trace: self.trace,
             source: self.source.map(|source| source.0),
             hook: self.hook.as_deref(),
             provider,
-            event: delivery.and_then(|delivery| delivery.event_name()),
+            event: event_name,
             repository: event.and_then(|event| event.repository.as_ref()).map(|it| it.identity()),
             delivery: delivery.and_then(|delivery| delivery.id()),
             key: delivery.and_then(|delivery| delivery.key_name()),
@@ -200,6 +227,63 @@ impl Observer {
             upstream_duration: dispatched.and_then(|dispatched| dispatched.upstream_duration),
         }
         .emit();
+    }
+
+    /// Names are those of OpenTelemetry's semantic conventions for HTTP. Of the path only the hook's is told, since a
+    /// key can stand in the rest.
+    fn record_span(
+        &self,
+        provider: Option<Provider>,
+        outcome: Outcome,
+        answer: &Answer,
+        event: Option<&str>,
+    ) {
+        let method = if self.method == OTHER { "HTTP" } else { self.method };
+        let name = self
+            .path
+            .as_ref()
+            .map_or(Cow::Borrowed(method), |path| Cow::Owned(format!("{method} {path}")));
+        let mut span = Span::new(self.trace, SpanKind::Server, name, self.started);
+        span.text("http.request.method", self.method);
+        if let Some(path) = &self.path {
+            span.text("http.route", path.clone());
+        }
+        let status = answer.status();
+        span.number("http.response.status_code", status.as_u16().into());
+        if status.is_server_error() {
+            span.text("error.type", status.as_str().to_owned());
+            span.is_error = true;
+        }
+        span.text("hookgate.outcome", outcome.as_str());
+        if let Some(hook) = &self.hook {
+            span.text("hookgate.hook", hook.to_string());
+        }
+        if let Some(provider) = provider {
+            span.text("hookgate.provider", provider.as_str());
+        }
+        if let Some(event) = event {
+            span.text("hookgate.event", printable(event).into_owned());
+        }
+        span.text("hookgate.request", self.id.to_string());
+        self.tracing.spans.record(span);
+    }
+}
+
+/// What the conventions call a method that they do not know: a sender can make up any.
+const OTHER: &str = "_OTHER";
+
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::CONNECT => "CONNECT",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::PATCH => "PATCH",
+        _ => OTHER,
     }
 }
 

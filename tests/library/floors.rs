@@ -27,6 +27,7 @@ const LIBRARY: &[&[&str]] = &[
 const PROXY: &[&[&str]] = &[
     &["telemetry", "limit", "tls", "head", "unread", "socket", "proxied"],
     &["spool", "upstream", "source"],
+    &["otlp"],
     &["config"],
     &["dispatch"],
     &["stack", "admin", "control"],

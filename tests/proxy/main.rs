@@ -20,4 +20,5 @@ mod reload;
 mod sources;
 mod spool;
 mod spool_cli;
+mod tracing;
 mod usage;

@@ -129,6 +129,10 @@ impl Report {
             ),
             None => self.line("spool", "off: what the service does not take is refused"),
         }
+        #[cfg(feature = "otlp")]
+        if let Some(export) = &config.tracing.export {
+            self.line("spans", export.origin());
+        }
         if let Some(tls) = &config.tls {
             self.line("certificate", tls.certificate.display());
             if let Err(error) = ServerTls::from_files(&tls.certificate, &tls.key) {

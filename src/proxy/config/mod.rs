@@ -17,6 +17,7 @@ mod hook;
 mod listen;
 mod raw;
 mod source;
+mod tracing;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -30,6 +31,7 @@ pub use error::{ConfigError, Problem};
 pub use hook::{DeliveryMode, HookConfig, Paces};
 use raw::RawConfig;
 pub use source::AllowFrom;
+pub use tracing::TracingConfig;
 use value::{Print, Reader};
 
 use super::proxied::Proxies;
@@ -90,6 +92,8 @@ pub struct Config {
     pub answer_within: Duration,
     /// Calls to one service at the same time, if there is a spool. Default: 256.
     pub concurrency: usize,
+    /// How requests are traced.
+    pub tracing: TracingConfig,
     /// The hooks; at least one.
     pub hooks: Vec<HookConfig>,
     /// Other files that were read for this, such as certificate authorities.
@@ -203,6 +207,7 @@ impl Config {
         let spool = check_spool(raw.spool, &state_dir, reader);
         let answer_within = reader.value(raw.upstream.answer_within.clone(), value::duration);
         let concurrency = reader.count(raw.upstream.concurrency.clone());
+        let tracing = tracing::check(raw.tracing, reader);
         let defaults = hook::Defaults::new(raw.upstream, overrides, &state_dir, reader);
         let defaults = defaults.allow_from(allow_from);
         let mut hooks: Vec<_> =
@@ -226,6 +231,7 @@ impl Config {
             max_age: max_age.unwrap_or(Duration::from_secs(7 * 24 * 3600)),
             answer_within: answer_within.unwrap_or(Duration::from_millis(3500)),
             concurrency: concurrency.unwrap_or(256),
+            tracing,
             hooks,
             also_read,
             prints,
@@ -258,6 +264,8 @@ impl Config {
             ("tls", self.tls != next.tls),
             ("spool", self.spool != next.spool),
             ("upstream.concurrency", self.concurrency != next.concurrency),
+            #[cfg(feature = "otlp")]
+            ("tracing.endpoint", self.tracing.export != next.tracing.export),
             (
                 "limits.unverified_bytes",
                 self.limits.unverified_bytes != next.limits.unverified_bytes,

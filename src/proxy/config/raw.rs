@@ -32,6 +32,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) spool: RawSpool,
     #[serde(default)]
+    pub(super) tracing: RawTracing,
+    #[serde(default)]
     pub(super) hook: Vec<Spanned<RawHook>>,
 }
 
@@ -76,6 +78,14 @@ pub(super) struct RawSpool {
     pub(super) max_age: Text,
     pub(super) history: Text,
     pub(super) history_bytes: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTracing {
+    pub(super) propagate: Option<bool>,
+    pub(super) sample: Option<Spanned<f64>>,
+    pub(super) endpoint: Text,
 }
 
 #[derive(Deserialize)]

@@ -446,3 +446,40 @@ fn a_change_of_where_and_from_whom_is_listened_needs_a_restart() {
     assert_eq!(plain.needs_restart(&config("health = \"unix:/a.sock\"\n")), ["health"]);
     assert!(named.needs_restart(&named.clone()).is_empty());
 }
+
+#[test]
+fn traces_are_told_to_the_service_and_recorded_unless_something_else_is_said() {
+    let tracing = |text: &str| load(text).unwrap().tracing;
+    let default = tracing("");
+    assert!(default.propagate);
+    assert_eq!(default.sampling, crate::proxy::telemetry::Sampling::ALL);
+    let other = tracing("[tracing]\npropagate = false\nsample = 0.01\n");
+    assert!(!other.propagate);
+    assert_eq!(Some(other.sampling), crate::proxy::telemetry::Sampling::new(0.01));
+    for wrong in ["1.5", "-0.1", "nan"] {
+        let found = problems(&format!("[tracing]\nsample = {wrong}\n"));
+        assert_eq!(found, [(2, 10, "expected a part from 0.0 to 1.0".to_owned())], "{wrong}");
+    }
+    assert_eq!(problems("[tracing]\nsampel = 1.0\n")[0].0, 2);
+}
+
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_program_that_cannot_export_says_how_to_get_one_that_can() {
+    let found = problems("[tracing]\nendpoint = \"http://127.0.0.1:4318\"\n");
+    assert_eq!((found[0].0, found[0].1), (2, 12));
+    assert!(found[0].2.contains("--features otlp"), "{found:?}");
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn an_endpoint_is_checked_at_its_place_and_a_new_one_needs_a_restart() {
+    let config =
+        |port: u16| load(&format!("[tracing]\nendpoint = \"http://127.0.0.1:{port}\"\n")).unwrap();
+    assert!(config(4318).tracing.export.is_some());
+    assert_eq!(config(4318).needs_restart(&config(4318)), Vec::<&str>::new());
+    assert_eq!(config(4318).needs_restart(&config(4319)), ["tracing.endpoint"]);
+    let found = problems("[tracing]\nendpoint = \"http://user:canary@127.0.0.1\"\n");
+    assert_eq!((found[0].0, found[0].1), (2, 12));
+    assert!(!found[0].2.contains("canary"), "{found:?}");
+}

@@ -14,6 +14,7 @@ use crate::event::Kind;
 use crate::proxy::spool::{
     About, Content, Entry, Health, Limit, Page, Paged, RecordId, Selection, State, Status, Stored,
 };
+use crate::proxy::telemetry::TraceParent;
 
 /// A delivery without its content, on one line.
 pub fn entry_json(entry: &Entry) -> String {
@@ -224,6 +225,9 @@ fn kind(word: &str) -> Option<Kind> {
 pub(super) struct StoredJson {
     #[serde(flatten)]
     entry: EntryJson,
+    /// Told by the headers too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     headers: Vec<HeaderJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
@@ -249,6 +253,7 @@ impl From<&Stored> for StoredJson {
         let (body, body_base64) = text_or_base64(&stored.content.body);
         Self {
             entry: EntryJson::from(&stored.entry),
+            trace_id: TraceParent::of(&stored.content.headers).map(|it| it.trace_id.to_string()),
             headers: stored.content.headers.iter().map(header).collect(),
             body,
             body_base64,

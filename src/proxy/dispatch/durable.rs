@@ -44,7 +44,7 @@ use crate::proxy::config::{DeliveryMode, Paces};
 use crate::proxy::spool::{
     Appended, Lease, Leased, Nacked, Record, RecordId, Spool, SpoolError, SpoolErrorKind,
 };
-use crate::proxy::telemetry::{AUDIT_TARGET, SpoolResult};
+use crate::proxy::telemetry::{AUDIT_TARGET, SpoolResult, TraceParent};
 use crate::proxy::upstream::ForwardHeaders;
 use crate::time::Timestamp;
 
@@ -396,8 +396,13 @@ impl Durable {
         }
         let delivery = parcel.outgoing.id();
         let repository = parcel.outgoing.repository();
-        let attempt =
-            Attempt { delivery: &delivery, repository, number: 1, since: parcel.received_at };
+        let attempt = Attempt {
+            delivery: &delivery,
+            repository,
+            trace: Some(parcel.outgoing.trace.to_parent()),
+            number: 1,
+            since: parcel.received_at,
+        };
         self.conclude(settings, &lease, attempt, &answer).await;
         // It is to be tried again, or its repository has more.
         settings.link.wake();
@@ -411,6 +416,7 @@ impl Durable {
         let attempt = Attempt {
             delivery: &about.delivery,
             repository: about.repository.as_deref(),
+            trace: TraceParent::of(&content.headers),
             number: entry.attempts,
             since: entry.queued_at,
         };
@@ -498,6 +504,8 @@ impl Durable {
                 hook.name = self.hook,
                 delivery.id = attempt.delivery,
                 delivery.repository = attempt.repository,
+                trace_id = attempt.trace.map(|trace| tracing::field::display(trace.trace_id)),
+                span_id = attempt.trace.map(|trace| tracing::field::display(trace.parent_id)),
                 outcome = outcome.as_str(),
                 reason = answer.reason.as_deref(),
                 attempt = attempt.number,
@@ -631,6 +639,8 @@ impl Hold {
 struct Attempt<'a> {
     delivery: &'a str,
     repository: Option<&'a str>,
+    /// That of the request that brought it.
+    trace: Option<TraceParent>,
     number: u32,
     since: Timestamp,
 }

@@ -52,7 +52,7 @@ use tower_service::Service;
 use self::answer::Answer;
 use self::outgoing::Outgoing;
 use super::config::Paces;
-use super::telemetry::HookMetrics;
+use super::telemetry::{HookMetrics, Tracing};
 use crate::event::ParseOptions;
 use crate::gate::GateBody;
 use crate::pace::KeyBy;
@@ -83,7 +83,8 @@ impl Dispatch {
             rate: None,
             repository_rate: None,
         };
-        let sender = Sender { target, parse_options: ParseOptions::default(), metrics };
+        let (parse_options, tracing) = (ParseOptions::default(), Tracing::default());
+        let sender = Sender { target, parse_options, metrics, tracing };
         Self::new(Arc::new(Pacer::new("", paces, sender)))
     }
 

@@ -2,20 +2,21 @@
 //!
 //! What is stored of it is what would be sent to a service that wants it as it came: the headers of the
 //! allow-list and the body with its secrets blanked. Where and in which shape it goes is decided anew
-//! whenever it is sent, so that a mistake in the configuration can be mended and the delivery sent again.
+//! whenever it is sent, so that a mistake in the configuration can be mended and the delivery sent again. The
+//! headers say to which trace it belongs too.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::delivery::Delivery;
 use crate::event::{self, Event, Kind, ParseOptions};
 use crate::gate::GateBody;
 use crate::proxy::spool::{About, Content};
-use crate::proxy::telemetry::RequestId;
+use crate::proxy::telemetry::{RequestId, Sampling, Trace, TraceParent, trace_state};
 use crate::proxy::tls::Transport;
 use crate::proxy::upstream::{
     FORWARDING, ForwardHeaders, Forwarding, Stamp, UpstreamBody, rebuild_headers,
@@ -30,6 +31,10 @@ pub(super) struct Outgoing {
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The request that brought it, whose children the calls are.
+    pub(super) trace: Trace,
+    /// What goes with a trace that others began.
+    pub(super) trace_state: Option<HeaderValue>,
     /// In place of an id of the host, where it gives none.
     own_id: Option<String>,
     /// In place of the key that held, where only its name is known.
@@ -59,8 +64,12 @@ impl Outgoing {
             Some(_) => None,
             None => parts.extensions.get::<RequestId>().map(ToString::to_string),
         };
+        let trace = parts.extensions.get::<Trace>().copied();
+        let trace = trace.unwrap_or_else(|| Trace::of_request(&parts.headers, Sampling::ALL));
         Some(Self {
             delivery,
+            trace,
+            trace_state: trace.parent().and_then(|_| trace_state(&parts.headers)),
             own_id,
             key_name: None,
             origin: Origin::Seen {
@@ -97,7 +106,11 @@ impl Outgoing {
         };
         let delivery = Delivery::builder(&headers, about.provider, None, false);
         let delivery = delivery.payload(payload).event(event).build();
+        let kept = TraceParent::of(&headers);
         Ok(Self {
+            // What an earlier version stored has none.
+            trace: kept.map_or_else(|| Trace::root(Sampling::ALL), Trace::resumed),
+            trace_state: kept.and_then(|_| trace_state(&headers)),
             own_id: Some(about.delivery.clone()).filter(|id| !id.is_empty()),
             key_name: about.key_name.clone(),
             origin: Origin::Stored,
@@ -128,6 +141,7 @@ impl Outgoing {
             headers.insert(name, value.clone());
         }
         self.write_origin(&mut headers);
+        self.trace.write(self.trace_state.as_ref(), &mut headers);
         Content { headers, body }
     }
 
@@ -212,7 +226,6 @@ impl fmt::Debug for Outgoing {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use http::HeaderValue;
     use http::uri::PathAndQuery;
 
     use super::*;
@@ -266,6 +279,8 @@ mod tests {
         let delivery = Delivery::builder(&headers, provider, None, true);
         Outgoing {
             delivery: delivery.payload(payload).event(event).build(),
+            trace: Trace::root(Sampling::ALL),
+            trace_state: Some(HeaderValue::from_static("rojo=1")),
             own_id: Some("9f3c01ab-2a".into()),
             key_name: Some("2026-11".into()),
             origin: Origin::Seen {
@@ -324,6 +339,8 @@ mod tests {
             let stored = Outgoing::stored(&about, content, &options()).unwrap();
             assert_eq!(stored.delivery.event(), live.delivery.event());
             assert_eq!(stored.id(), live.id());
+            assert_eq!(stored.trace.to_parent(), live.trace.to_parent());
+            assert_eq!(stored.trace_state, live.trace_state);
             for body in [UpstreamBody::Original, UpstreamBody::Json, UpstreamBody::Reindex] {
                 let upstream = UpstreamConfig::new("http://127.0.0.1:1").unwrap();
                 let path = PathAndQuery::from_static("/webhook");

@@ -205,6 +205,8 @@ impl Pacer {
                 hook.name = self.hook,
                 delivery.id = %delivery,
                 delivery.repository = item.outgoing.repository(),
+                trace_id = %item.outgoing.trace.trace_id(),
+                span_id = %item.outgoing.trace.span_id(),
                 outcome = answer.outcome.as_str(),
                 reason = answer.reason.as_deref(),
                 attempt = item.attempts + 1

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
 use http::header::HeaderName;
@@ -16,10 +17,10 @@ use crate::event::{ParseOptions, blank_secrets};
 use crate::key::Use;
 use crate::keystore::KeyStore;
 use crate::outcome::Outcome;
-use crate::proxy::telemetry::HookMetrics;
+use crate::proxy::telemetry::{HookMetrics, Span, SpanKind, Trace, Tracing};
 use crate::proxy::upstream::{
-    ForwardHeaders, PathTemplate, Upstream, UpstreamBody, UpstreamRequest, Values, Variable,
-    rebuild_headers, sign,
+    ForwardHeaders, PathTemplate, Upstream, UpstreamAnswer, UpstreamBody, UpstreamFailure,
+    UpstreamRequest, Values, Variable, rebuild_headers, sign,
 };
 
 /// Where the deliveries of a hook go, and how.
@@ -31,6 +32,8 @@ pub struct Sender {
     pub parse_options: ParseOptions,
     /// The hook's metrics.
     pub metrics: Arc<HookMetrics>,
+    /// Whether the service is told of the trace, and who is told of the call.
+    pub tracing: Tracing,
 }
 
 /// A service and how it wants its deliveries.
@@ -106,7 +109,7 @@ impl Sender {
 
     async fn call(&self, target: &Target, outgoing: &Outgoing, git_ref: Option<&str>) -> Answer {
         let id = outgoing.id();
-        let request = match request(target, outgoing, &id, git_ref) {
+        let mut request = match request(target, outgoing, &id, git_ref) {
             Ok(request) => request,
             Err(refused) => {
                 let reason = refused.reason.as_deref();
@@ -114,13 +117,21 @@ impl Sender {
                 return *refused;
             }
         };
-        match target.upstream.send(request).await {
+        let trace = outgoing.trace.child();
+        if self.tracing.propagate {
+            trace.write(outgoing.trace_state.as_ref(), &mut request.headers);
+        }
+        let began = Instant::now();
+        let result = target.upstream.send(request).await;
+        self.record_call(target, trace, began, &result);
+        let (trace_id, span_id) = (trace.trace_id(), trace.span_id());
+        match result {
             Ok(answer) => {
                 self.metrics.upstream_call(answer.elapsed, answer.attempts);
                 if !answer.status.is_success() {
                     self.metrics.upstream_failure(status_class(answer.status));
                     let status = answer.status.as_u16();
-                    tracing::warn!(delivery = %id, status, "upstream did not take the delivery");
+                    tracing::warn!(delivery = %id, %trace_id, %span_id, status, "upstream did not take the delivery");
                 }
                 Answer::of_answer(answer)
             }
@@ -128,10 +139,48 @@ impl Sender {
                 self.metrics.upstream_call(failure.elapsed(), failure.attempts());
                 self.metrics.upstream_failure(failure.kind().as_str());
                 let cause = std::error::Error::source(&failure).map(ToString::to_string);
-                tracing::warn!(delivery = %id, %failure, cause, "delivery did not reach upstream");
+                tracing::warn!(delivery = %id, %trace_id, %span_id, %failure, cause, "delivery did not reach upstream");
                 Answer::of_failure(&failure)
             }
         }
+    }
+
+    /// Names are those of OpenTelemetry's semantic conventions for HTTP. The path is not told: it can hold a key.
+    fn record_call(
+        &self,
+        target: &Target,
+        trace: Trace,
+        began: Instant,
+        result: &Result<UpstreamAnswer, UpstreamFailure>,
+    ) {
+        // What is sent is authentic.
+        if !self.tracing.spans.wants(&trace, true) {
+            return;
+        }
+        let mut span = Span::new(trace, SpanKind::Client, "POST", began);
+        span.text("http.request.method", "POST");
+        let (host, port) = target.upstream.config().address();
+        span.text("server.address", host.to_owned());
+        span.number("server.port", port.into());
+        let attempts = match result {
+            Ok(answer) => {
+                span.number("http.response.status_code", answer.status.as_u16().into());
+                if answer.status.is_client_error() || answer.status.is_server_error() {
+                    span.text("error.type", answer.status.as_str().to_owned());
+                    span.is_error = true;
+                }
+                answer.attempts
+            }
+            Err(failure) => {
+                span.text("error.type", failure.kind().as_str());
+                span.is_error = true;
+                failure.attempts()
+            }
+        };
+        if attempts > 1 {
+            span.number("http.request.resend_count", (attempts - 1).into());
+        }
+        self.tracing.spans.record(span);
     }
 }
 

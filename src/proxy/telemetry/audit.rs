@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::request_id::RequestId;
 use super::text::printable;
+use super::trace::Trace;
 use crate::outcome::Outcome;
 use crate::provider::Provider;
 
@@ -24,6 +25,8 @@ pub const AUDIT_TARGET: &str = "hookgate::audit";
 pub struct Record<'a> {
     /// Our own id of the request. `request.id`
     pub request_id: RequestId,
+    /// The trace that it belongs to, which the sender may have chosen, and its span there. `trace_id`, `span_id`
+    pub trace: Trace,
     /// Where the request came from. `client.addr`
     pub source: Option<IpAddr>,
     /// The hook's name. `hook.name`
@@ -60,6 +63,8 @@ impl Record<'_> {
             target: AUDIT_TARGET,
             {
                 request.id = %self.request_id,
+                trace_id = %self.trace.trace_id(),
+                span_id = %self.trace.span_id(),
                 client.addr = self.source.map(|source| tracing::field::display(source.to_canonical())),
                 hook.name = self.hook.map(printable).as_deref(),
                 delivery.provider = self.provider.map(Provider::as_str),
@@ -89,12 +94,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::super::log::tests::{captured, captured_json};
-    use super::super::{LogFormat, RequestIds};
+    use super::super::{LogFormat, RequestIds, Sampling};
     use super::*;
 
     fn refused() -> Record<'static> {
         Record {
             request_id: RequestIds::new().next(),
+            trace: Trace::root(Sampling::ALL),
             source: None,
             hook: None,
             provider: None,
@@ -137,6 +143,8 @@ mod tests {
         let expected = serde_json::json!({
             "level": "INFO", "target": "hookgate::audit", "message": "Request answered",
             "request.id": record.request_id.to_string(), "client.addr": "192.0.2.7",
+            "trace_id": record.trace.trace_id().to_string(),
+            "span_id": record.trace.span_id().to_string(),
             "hook.name": "default", "delivery.provider": "github", "delivery.event": "push",
             "delivery.repository": "github.com/acme/widgets",
             "delivery.id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "key.name": "2026-11",
@@ -161,8 +169,10 @@ mod tests {
             "request.bytes",
             "request.id",
             "response.status",
+            "span_id",
             "target",
             "timestamp",
+            "trace_id",
         ];
         assert_eq!(names, expected);
     }

@@ -32,6 +32,7 @@
 //! | `keys_mixed_use` | `file` | active keys that sign and are shown as token or URL as well |
 //! | `key_reloads_total` | `file`, `result` | `success`, `failure` |
 //! | `config_reloads_total` | `result` | `success`, `failure` |
+//! | `spans_total` | `result` | spans `exported`, or lost: `queue-full`, `rate-limited`, `export-failed` |
 //! | `build_info` | `version` | 1 |
 //! | `process_start_time_seconds` (no prefix, as is the custom) | | |
 //!
@@ -258,6 +259,8 @@ pub struct Sample {
     pub spool: Option<SpoolSample>,
     /// The services by name, and whether they are taken to be there. Each name once.
     pub upstreams: Vec<(String, bool)>,
+    /// What became of spans, by the word of an enum: each word once. Empty if none are exported.
+    pub spans: Vec<(&'static str, u64)>,
 }
 
 /// The spool as it was a moment ago.
@@ -472,6 +475,13 @@ impl Writer<'_> {
         )?;
         if let Some(spool) = &sample.spool {
             self.spool(spool)?;
+        }
+        if !sample.spans.is_empty() {
+            self.counters(
+                "spans",
+                "Spans that were exported, or lost.",
+                sample.spans.iter().map(|&(result, count)| ([("result", result)], count)),
+            )?;
         }
         self.keyrings(&sample.keyrings)
     }

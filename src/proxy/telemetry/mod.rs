@@ -8,7 +8,7 @@
 //! 3. No metric label that a sender chooses: hooks and key files come from the configuration, all
 //!    other labels from enums. An attacker can make counters grow and never their number.
 //! 4. No request id of a sender: ids are [made here](RequestIds), so that a line in the log cannot
-//!    be forged to belong to another request.
+//!    be forged to belong to another request. The id of a [`Trace`] is another thing: it can be the sender's.
 //!
 //! Whoever routes the two streams apart filters by the target: audit records have
 //! [`AUDIT_TARGET`], all other lines have that of their module.
@@ -17,7 +17,9 @@ mod audit;
 mod log;
 mod metrics;
 mod request_id;
+mod span;
 mod text;
+mod trace;
 
 pub use self::audit::{AUDIT_TARGET, Record};
 pub use self::log::{LogConfig, LogError, LogErrorKind, LogFormat, LogHandle, init};
@@ -26,4 +28,9 @@ pub use self::metrics::{
     SpoolResult, SpoolSample,
 };
 pub use self::request_id::{RequestId, RequestIds};
+pub use self::span::{Counts, MAX_REFUSED, Span, SpanKind, Spans, Tracing, Value};
 pub use self::text::{MAX_TEXT, printable, printable_lines};
+pub use self::trace::{
+    Flags, MAX_MEMBERS, MAX_STATE, Sampling, SpanId, TRACEPARENT, TRACESTATE, Trace, TraceId,
+    TraceParent, trace_state,
+};

@@ -162,6 +162,13 @@ impl UpstreamConfig {
         HttpsConnector::from((Connector::new(self.socket.clone()), self.client_tls()))
     }
 
+    /// The host, without brackets, and the port.
+    pub fn address(&self) -> (&str, u16) {
+        let default = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
+        (host, self.authority.port_u16().unwrap_or(default))
+    }
+
     /// TLS towards the service, with the authorities that are trusted.
     pub fn client_tls(&self) -> ClientConfig {
         // The provider is named: the default of a process that has two of them panics.

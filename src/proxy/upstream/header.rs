@@ -7,6 +7,7 @@ use http::header::{CONNECTION, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::provider::Provider;
+use crate::proxy::telemetry::{TRACEPARENT, TRACESTATE};
 
 /// What of the headers that came in goes to upstream: content type, user agent, the hosts' event
 /// and delivery headers, and what the hook's configuration names in `extra`.
@@ -42,8 +43,8 @@ impl ForwardHeaders {
     /// # Errors
     ///
     /// If a name is none, has an underscore (which servers confuse with the hyphen), or must never
-    /// reach upstream: because it shows a credential, frames a message, says where the request came
-    /// from, or is hookgate's own.
+    /// reach upstream as it came: because it shows a credential, frames a message, says where the request
+    /// came from or to which trace it belongs, or is hookgate's own.
     pub fn new<N: AsRef<str>>(
         names: impl IntoIterator<Item = N>,
         tokens: &[HeaderName],
@@ -62,6 +63,8 @@ impl ForwardHeaders {
                 Err(refuse(Reason::Origin))
             } else if header.as_str().starts_with(OWN_PREFIX) {
                 Err(refuse(Reason::Own))
+            } else if header == TRACEPARENT || header == TRACESTATE {
+                Err(refuse(Reason::Trace))
             } else {
                 Ok(header)
             }
@@ -102,6 +105,7 @@ enum Reason {
     Framing,
     Origin,
     Own,
+    Trace,
 }
 
 impl fmt::Display for ForwardHeadersError {
@@ -113,6 +117,7 @@ impl fmt::Display for ForwardHeadersError {
             Reason::Framing => "frames a message, which hookgate does itself",
             Reason::Origin => "says where a request came from, which hookgate does itself",
             Reason::Own => "begins with hookgate-, which only hookgate itself uses",
+            Reason::Trace => "goes on anyway, unless [tracing] says otherwise",
         };
         write!(f, "header {:?} cannot be forwarded: it {reason}", self.name)
     }
@@ -505,6 +510,8 @@ mod tests {
             ("X-Forwarded-For", Reason::Origin),
             ("X-Real-IP", Reason::Origin),
             ("Hookgate-Provider", Reason::Own),
+            ("Traceparent", Reason::Trace),
+            ("Tracestate", Reason::Trace),
         ] {
             let error = ForwardHeaders::new(["accept", name], &tokens).unwrap_err();
             assert_eq!(error, ForwardHeadersError { name: name.to_owned(), reason });

@@ -8,6 +8,7 @@ mod service;
 
 use std::collections::BTreeMap;
 
+use hookgate::proxy::telemetry::TraceParent;
 use hookgate::scheme::{Family, Gitea, Github};
 
 use crate::support::client::Request;
@@ -191,12 +192,14 @@ fn without_a_service_each_delivery_is_printed_on_one_line() {
     }
 }
 
-/// The headers of which each comes once.
+/// The headers of which each comes once, without the trace, which is another each time.
 fn unique(received: &Received) -> BTreeMap<String, String> {
     let headers = received.headers.iter().cloned();
-    let unique: BTreeMap<_, _> =
+    let mut unique: BTreeMap<_, _> =
         headers.map(|(name, value)| (name.to_lowercase(), value)).collect();
     assert_eq!(unique.len(), received.headers.len(), "{received:?}");
+    let trace = unique.remove("traceparent").expect("a trace");
+    assert!(TraceParent::parse(trace.as_bytes()).is_some(), "{trace}");
     unique
 }
 

@@ -168,6 +168,8 @@ fn what_a_service_breaks_off_is_queued_and_what_it_refuses_is_set_aside() {
             assert_eq!(one.text(), host::host("github").body, "{reply:?}");
             let sent = |one: &Received| {
                 let mut headers = one.headers.clone();
+                // Each call is a span of its own.
+                headers.retain(|(name, _)| name != "traceparent");
                 headers.sort();
                 headers
             };

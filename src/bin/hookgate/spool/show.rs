@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::proxy::control::{Operator, entry_json, status_json, stored_json};
 use hookgate::proxy::spool::{Entry, Health, Page, Selection, Stored};
-use hookgate::proxy::telemetry::{printable, printable_lines};
+use hookgate::proxy::telemetry::{TraceParent, printable, printable_lines};
 use hookgate::time::Timestamp;
 
 use super::output::{Failure, Out, Progress, length, not_written, table, time};
@@ -255,6 +255,8 @@ fn describe(stored: &Stored, out: &mut Out) -> Result<(), Failure> {
     }
     line("delivery", Some(shown(&about.delivery)));
     line("key", text(&about.key_name));
+    let trace = TraceParent::of(&content.headers);
+    line("trace", trace.map(|trace| trace.trace_id.to_string()));
     line("received", Some(time(about.received_at)));
     line("waits since", Some(time(entry.queued_at)));
     line("due", entry.finished_at.is_none().then(|| time(entry.due_at)));
