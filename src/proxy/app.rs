@@ -11,7 +11,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, TryLockError};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +36,7 @@ use super::dispatch::{
 use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
 use super::spool::{Health, OpenError, Spool, SqliteSpool, State, Status};
 use super::stack::{Hook, Stack, Table};
+use super::state::{StateError, StateLock};
 use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample, SpoolSample};
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
@@ -45,7 +45,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::event::ParseOptions;
 use crate::gate::{Budget, GateError, GateLayer};
 use crate::key::{KeyState, Use};
-use crate::keystore::{KeyStore, create_key_file, create_private_folder};
+use crate::keystore::{KeyStore, create_key_file};
 use crate::switch::Switch;
 use crate::time::Timestamp;
 use crate::watch::{self, Reading, Take, WatchGuard, Watcher};
@@ -58,7 +58,7 @@ pub struct App {
     /// Ends when nothing of the spool is under way any more.
     finished: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     control: Option<ControlServer>,
-    _lock: File,
+    _lock: StateLock,
 }
 
 /// How often the spool is asked how it is.
@@ -135,7 +135,7 @@ impl App {
     ///
     /// Outside of a tokio runtime.
     pub fn build(config: Config, overrides: Overrides) -> Result<Self, AppError> {
-        let lock = lock(&config.state_dir)?;
+        let lock = StateLock::take(&config.state_dir)?;
         let tls = match &config.tls {
             Some(files) => Some(ServerTls::from_files(&files.certificate, &files.key)?),
             None => None,
@@ -732,20 +732,6 @@ fn make_key_file(path: &Path) {
     }
 }
 
-/// One process at a time may use a state folder.
-fn lock(folder: &Path) -> Result<File, AppError> {
-    let error = |error| AppError::State(folder.into(), error);
-    create_private_folder(folder).map_err(error)?;
-    let file =
-        fs::OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"));
-    let file = file.map_err(error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(AppError::Locked(folder.into())),
-        Err(TryLockError::Error(cause)) => Err(error(cause)),
-    }
-}
-
 fn parse_options(hook: &HookConfig) -> ParseOptions {
     let mut options = ParseOptions::default();
     options.event_header.clone_from(&hook.generic_event_header);
@@ -885,10 +871,8 @@ fn sample(shared: &Weak<Shared>) -> Sample {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AppError {
-    /// The state folder cannot be used.
-    State(PathBuf, io::Error),
-    /// Another process uses the state folder.
-    Locked(PathBuf),
+    /// The state folder cannot be used, or another process uses it.
+    State(StateError),
     /// A socket cannot be bound.
     Listen(ListenError),
     /// The certificate cannot be used.
@@ -904,12 +888,7 @@ pub enum AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::State(path, _) => write!(f, "cannot use the state folder {}", path.display()),
-            Self::Locked(path) => write!(
-                f,
-                "another hookgate uses the state folder {} already; give each its own with --state-dir",
-                path.display()
-            ),
+            Self::State(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
             Self::Spool(error) => error.fmt(f),
@@ -922,12 +901,19 @@ impl fmt::Display for AppError {
 impl std::error::Error for AppError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::State(_, error) | Self::Watcher(error) => Some(error),
+            Self::State(error) => error.source(),
+            Self::Watcher(error) => Some(error),
             Self::Listen(error) => error.source(),
             Self::Tls(error) => error.source(),
             Self::Spool(error) => error.source(),
-            Self::Locked(_) | Self::Hook(..) => None,
+            Self::Hook(..) => None,
         }
+    }
+}
+
+impl From<StateError> for AppError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
     }
 }
 

@@ -5,7 +5,8 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`telemetry`], [`limit`], [`tls`], [`head`], [`unread`] | metrics and logs; connection limits; TLS; what a head may be; `Connection: close` |
-//! | [`spool`] | where deliveries wait until the service has them |
+//! | [`state`] | the state folder, which one process has |
+//! | [`spool`], [`switch_file`] | where deliveries wait until the service has them; what operators said of hooks |
 //! | [`upstream`] | the service behind the gate, and how a delivery is sent to it |
 //! | [`config`] | what the sidecar is told |
 //! | [`dispatch`] | what happens to a delivery that passed the gate |
@@ -17,11 +18,14 @@
 
 pub mod head;
 pub mod limit;
+pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod unread;
 
 pub mod spool;
+#[cfg(unix)]
+pub mod switch_file;
 pub mod upstream;
 
 pub mod config;
