@@ -24,7 +24,8 @@ use tower_service::Service;
 
 use super::dispatch::{Dispatch, Dispatched};
 use super::head;
-use super::telemetry::{HookMetrics, Record, RequestId, RequestIds};
+use super::telemetry::{HookMetrics, KeyUses, Record, Refusals, RequestId, RequestIds};
+use crate::clock::{Clock, SystemClock};
 use crate::event::Event;
 use crate::gate::{Gate, Rejection, ResponseBody};
 use crate::outcome::Outcome;
@@ -57,13 +58,32 @@ struct Inner {
     ids: RequestIds,
     /// For requests that reach no hook.
     elsewhere: Arc<HookMetrics>,
+    recent: Arc<Recent>,
+}
+
+/// What an operator can ask for.
+#[derive(Default)]
+struct Recent {
+    refusals: Refusals,
+    key_uses: KeyUses,
 }
 
 impl Stack {
     /// With these hooks. `elsewhere` counts requests that reach none of them.
     pub fn new(table: Table, elsewhere: Arc<HookMetrics>) -> Self {
         let table = ArcSwap::from_pointee(table);
-        Self(Arc::new(Inner { table, ids: RequestIds::new(), elsewhere }))
+        let (ids, recent) = (RequestIds::new(), Arc::default());
+        Self(Arc::new(Inner { table, ids, elsewhere, recent }))
+    }
+
+    /// What was refused lately.
+    pub fn refusals(&self) -> &Refusals {
+        &self.0.recent.refusals
+    }
+
+    /// How often keys were used.
+    pub fn key_uses(&self) -> &KeyUses {
+        &self.0.recent.key_uses
     }
 
     /// Puts other hooks in force, for requests that begin after this.
@@ -102,7 +122,8 @@ where
             let metrics = hook.map_or(&inner.elsewhere, |hook| &hook.metrics).clone();
             let name = hook.map(|hook| hook.name.clone());
             let gate = hook.filter(|_| refused.is_none()).map(|hook| hook.gate.clone());
-            (gate, Observer { id, source, started, metrics, hook: name })
+            let recent = inner.recent.clone();
+            (gate, Observer { id, source, started, metrics, hook: name, recent })
         };
         Box::pin(async move {
             let answer = match (refused, gate) {
@@ -147,6 +168,7 @@ struct Observer {
     started: Instant,
     metrics: Arc<HookMetrics>,
     hook: Option<Arc<str>>,
+    recent: Arc<Recent>,
 }
 
 impl Observer {
@@ -166,6 +188,18 @@ impl Observer {
             .or_else(|| rejection.map(Rejection::outcome))
             .unwrap_or(Outcome::UpstreamFailed);
         self.metrics.request(provider, outcome, duration);
+        let key = delivery.and_then(|delivery| delivery.key_name());
+        let reason = dispatched
+            .and_then(|dispatched| dispatched.reason.as_deref())
+            .or_else(|| rejection.map(Rejection::reason));
+        if let (Some(hook), Some(key)) = (&self.hook, key) {
+            self.recent.key_uses.add(SystemClock.now(), hook, key);
+        }
+        if Refusals::wants(outcome) {
+            let (now, source) = (SystemClock.now(), self.source.map(|source| source.0));
+            let (hook, reason) = (self.hook.as_ref(), reason.unwrap_or_default());
+            self.recent.refusals.add(now, hook, source, provider, outcome, reason);
+        }
         let event: Option<&Event<'_>> = delivery.and_then(|delivery| delivery.event());
         Record {
             request_id: self.id,
@@ -175,11 +209,9 @@ impl Observer {
             event: delivery.and_then(|delivery| delivery.event_name()),
             repository: event.and_then(|event| event.repository.as_ref()).map(|it| it.identity()),
             delivery: delivery.and_then(|delivery| delivery.id()),
-            key: delivery.and_then(|delivery| delivery.key_name()),
+            key,
             outcome,
-            reason: dispatched
-                .and_then(|dispatched| dispatched.reason.as_deref())
-                .or_else(|| rejection.map(Rejection::reason)),
+            reason,
             status: answer.status(),
             bytes: dispatched
                 .map(|dispatched| dispatched.bytes)
