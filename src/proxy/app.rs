@@ -9,6 +9,8 @@
 //! and limits of single requests. What is bound or sized at the start (addresses, the state folder,
 //! connection limits) stays until a restart, and the log says so. A bad one changes nothing.
 
+mod operate;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -17,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -27,6 +29,7 @@ use tower::Layer;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 
+use self::operate::{Operated, switch_trouble};
 use super::admin::{Admin, Readiness};
 use super::config::{Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
 use super::control::{BindError, Control, ControlServer, SOCKET_NAME};
@@ -37,7 +40,8 @@ use super::listen::{ListenConfig, ListenError, ListenStats, Listener};
 use super::spool::{Health, OpenError, Spool, SqliteSpool, State, Status};
 use super::stack::{Hook, Stack, Table};
 use super::state::{StateError, StateLock};
-use super::telemetry::{ConnectionSample, KeyringSample, Metrics, Sample, SpoolSample};
+use super::switch_file::{HookSwitch, SwitchFile};
+use super::telemetry::{ConnectionSample, KeyringSample, LogHandle, Metrics, Sample, SpoolSample};
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
 use super::upstream::{Upstream, UpstreamConfig};
@@ -86,9 +90,19 @@ struct Shared {
     in_flight_limit: usize,
     tls: Option<ServerTls>,
     listeners: Vec<Arc<ListenStats>>,
+    /// What each listener is for, where it is, and its statistics.
+    listening: Vec<(&'static str, String, Arc<ListenStats>)>,
     connection_limit: usize,
     stopping: AtomicBool,
+    started: Timestamp,
     spool: Option<SpoolParts>,
+    /// What operators said of hooks, and where that is kept; locked while it is changed.
+    switch_file: Mutex<SwitchFile>,
+    switching: Mutex<PathBuf>,
+    /// Why the configuration that is there now is not in force, and since when.
+    config_error: Mutex<Option<(Timestamp, String)>>,
+    /// The log of the process, if the gate may change it.
+    log: OnceLock<LogHandle>,
     watcher: Watcher,
     /// The files beside the key files that are followed.
     following: Mutex<HashMap<PathBuf, WatchGuard>>,
@@ -171,7 +185,19 @@ impl App {
             released: signal::Sender::new(false),
         });
         let watcher = Watcher::spawn().map_err(AppError::Watcher)?;
-        let metrics = Arc::new(Metrics::new(SystemClock.now()));
+        let started = SystemClock.now();
+        let metrics = Arc::new(Metrics::new(started));
+        let switch_file = SwitchFile::read(&config.state_dir);
+        if let Some(damage) = switch_file.damage() {
+            tracing::error!(damage, "the switch file is damaged: it opens no hook");
+        }
+        let state_dir = config.state_dir.clone();
+        let listening = [("deliveries", Some(&deliveries)), ("health", probes.as_ref())];
+        let listening = listening.into_iter().filter_map(|(serves, listener)| {
+            let listener = listener?;
+            Some((serves, listener.local_addr().to_string(), listener.stats()))
+        });
+        let listening = listening.collect();
         let elsewhere = metrics.without_hook();
         let live = Live::new(config);
         let shared = Arc::new_cyclic(|weak| Shared {
@@ -186,8 +212,14 @@ impl App {
             in_flight_limit: limits.in_flight,
             tls,
             listeners: vec![deliveries.stats()],
+            listening,
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
+            started,
+            switch_file: Mutex::new(switch_file),
+            switching: Mutex::new(state_dir),
+            config_error: Mutex::default(),
+            log: OnceLock::new(),
             spool,
             watcher,
             metrics,
@@ -200,6 +232,19 @@ impl App {
         let weak = Arc::downgrade(&shared);
         shared.metrics.sample_with(move || sample(&weak));
         Ok(Self { shared, deliveries, probes, finished: Box::pin(finished), control, _lock: lock })
+    }
+
+    /// The same, with a log that an operator may change.
+    #[must_use]
+    pub fn with_log(self, log: LogHandle) -> Self {
+        // The first one stays.
+        let _ = self.shared.log.set(log);
+        self
+    }
+
+    /// The switch of a hook of [`config`](Self::config), and what says so.
+    pub fn switch(&self, hook: &HookConfig) -> HookSwitch {
+        self.shared.switch_of(hook)
     }
 
     /// Where deliveries are taken.
@@ -342,14 +387,14 @@ impl Shared {
                 next.store(&live, path, || KeyStore::follow(path, &self.watcher));
             }
             let switch = live.switches.get(&hook.name).cloned();
-            let switch = switch.unwrap_or_else(|| Switch::new(hook.enabled));
+            let switch = switch.unwrap_or_else(|| Switch::new(self.switch_of(hook).enabled));
             next.switches.insert(hook.name.clone(), switch.clone());
             let layer = self.gate(hook, config, keys, switch);
             layers.push(layer.map_err(|error| (hook.name.clone(), error))?);
         }
         let mut table = Table::new();
         for (hook, layer) in config.hooks.iter().zip(layers) {
-            next.switches[&hook.name].set(hook.enabled);
+            next.switches[&hook.name].set(self.switch_of(hook).enabled);
             let dispatch = match &self.spool {
                 Some(spool) => Dispatch::durable(self.durable(hook, spool, &live, &mut next)),
                 None => Dispatch::new(self.pacer(hook, &live, &mut next)),
@@ -520,7 +565,7 @@ impl Shared {
 
     /// Where an operator asks. Without it the gate goes on.
     fn control(&self, config: &Config) -> Option<ControlServer> {
-        let mut control = Control::new();
+        let mut control = Control::new().gate(Arc::new(Operated(self.weak.clone())));
         if let Some(parts) = &self.spool {
             let weak = self.weak.clone();
             control = control.spool(parts.spool.clone(), move || {
@@ -629,29 +674,52 @@ impl Shared {
             // It may be half written.
             Err(_) if !confirmed => return Take::Suspicious,
             Err(error) => {
-                self.metrics.config_reloaded(false);
+                self.config_refused(error.problems().first().map(ToString::to_string));
                 for problem in error.problems() {
                     tracing::error!(%problem, "configuration is not taken, the last good one stays in force");
                 }
                 return Take::Refused;
             }
         };
-        let restart = self.live().config.needs_restart(&next);
+        let (restart, before) = {
+            let live = self.live();
+            (live.config.needs_restart(&next), live.config.hooks.clone())
+        };
         self.follow_files(&next);
         match self.build_hooks(&next) {
             Ok(table) => self.stack.replace(table),
             Err((hook, error)) => {
-                self.metrics.config_reloaded(false);
+                self.config_refused(Some(format!("hook {hook}: {error}")));
                 tracing::error!(hook, %error, "configuration is not taken, the last good one stays in force");
                 return Take::Refused;
             }
         }
         self.metrics.config_reloaded(true);
+        *self.config_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         tracing::info!(hooks = next.hooks.len(), "configuration is in force");
         for key in restart {
             tracing::warn!(key, "this change takes effect only after a restart");
         }
+        for hook in &next.hooks {
+            let was =
+                before.iter().find(|known| known.name == hook.name).map(|known| known.enabled);
+            if was.is_some_and(|was| was != hook.enabled)
+                && self.switch_of(hook).enabled != hook.enabled
+            {
+                tracing::warn!(
+                    hook = hook.name,
+                    "this change of `enabled` has no effect: what the operator said stands above it"
+                );
+            }
+        }
         Take::Taken
+    }
+
+    fn config_refused(&self, problem: Option<String>) {
+        self.metrics.config_reloaded(false);
+        let mut error = self.config_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = error.as_ref().map_or_else(|| SystemClock.now(), |(since, _)| *since);
+        *error = Some((since, problem.unwrap_or_default()));
     }
 
     /// Follows the configuration, what it names and the certificate, and nothing else any more.
@@ -751,13 +819,16 @@ fn readiness(shared: &Weak<Shared>) -> Readiness {
     let now = SystemClock.now();
     let without_key = live.config.hooks.iter().filter(|hook| {
         let store = live.stores.get(&hook.key_file);
-        hook.enabled
+        shared.switch_of(hook).enabled
             && store.is_none_or(|store| {
                 store.load().keys().all(|key| key.state(now) != KeyState::Active)
             })
     });
     let missing = without_key.map(|hook| format!("hook {} has no active key", hook.name));
     let mut readiness = Readiness { missing: missing.collect(), warnings: Vec::new() };
+    let (missing, warnings) = switch_trouble(&shared, &live);
+    readiness.missing.extend(missing);
+    readiness.warnings.extend(warnings);
     let status = shared.spool.as_ref().and_then(|parts| parts.status.load_full());
     let Some(status) = status else { return readiness };
     let trouble = match &status.health {
