@@ -14,6 +14,7 @@ mod gij;
 mod http;
 mod indexer;
 mod life;
+mod live;
 mod pace;
 mod reload;
 mod spool;

@@ -185,6 +185,6 @@ pub(crate) fn revoke(args: &KeyRevokeArgs) -> ExitCode {
     }
 }
 
-fn refused(path: &std::path::Path, error: &ChangeError) -> ExitCode {
+fn refused(path: &Path, error: &ChangeError) -> ExitCode {
     fail(&format!("{}: {error}", path.display()))
 }
