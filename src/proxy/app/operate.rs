@@ -297,12 +297,13 @@ pub(super) fn switch_trouble(shared: &Shared, live: &Live) -> (Vec<String>, Vec<
 /// When a key was made or began: its `from=`, or else a date at the beginning of its name, as
 /// `key generate` and `key rotate` give it.
 fn made_at(name: &str, from: Option<Timestamp>) -> Option<Timestamp> {
-    let begins = |length: usize| {
+    let begins = |length: usize, more: &[char]| {
         let (date, rest) = name.split_at_checked(length)?;
-        (!rest.starts_with(|c: char| c.is_ascii_alphanumeric())).then_some(date)
+        let goes_on = |c: char| c.is_ascii_alphanumeric() || more.contains(&c);
+        (!rest.starts_with(goes_on)).then_some(date)
     };
-    let day = || format!("{}T00:00:00Z", begins(10)?).parse().ok();
-    let month = || format!("{}-01T00:00:00Z", begins(7)?).parse().ok();
+    let day = || format!("{}T00:00:00Z", begins(10, &[])?).parse().ok();
+    let month = || format!("{}-01T00:00:00Z", begins(7, &['-'])?).parse().ok();
     from.or_else(day).or_else(month)
 }
 
@@ -326,6 +327,7 @@ mod tests {
             ("2026-11-24", None, Some("2026-11-24T00:00:00Z")),
             ("2026-11-24-2", None, Some("2026-11-24T00:00:00Z")),
             ("2026-11", None, Some("2026-11-01T00:00:00Z")),
+            ("2026-11_acme", None, Some("2026-11-01T00:00:00Z")),
             ("2026-11-24", from, Some("2027-01-15T08:00:00Z")),
             ("2026-11-245", None, None),
             ("2026-13", None, None),

@@ -100,7 +100,11 @@ fn a_switch_survives_a_kill_and_stands_above_the_configuration_until_it_is_given
     assert!(hook["since"].as_str().is_some_and(|since| since.starts_with("20")), "{hook}");
     gate.says("hook is disabled: it refuses everything");
 
+    let check = ["check", "--config", "hookgate.toml", "--key-file", "webhook.key"];
+    let text = run(&folder, &check).stdout;
+    assert!(text.contains("default (disabled by operator since 20"), "{text}");
     let told = good(&folder, &["enable", "--hook", "default", "--as-configured"]);
+    assert!(run(&folder, &check).stdout.contains("default (enabled)\n"));
     assert_eq!(words(&told), [["default", "enabled", "as", "configured"]]);
     assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "printed"));
     assert!(!path.exists());
@@ -205,6 +209,11 @@ fn a_damaged_file_opens_nothing_and_is_told_until_an_operator_decides() {
         (&"damaged".into(), &"operator".into())
     );
 
+    let check =
+        run(gate.folder(), &["check", "--config", "hookgate.toml", "--key-file", "webhook.key"]);
+    let wanted =
+        "error: the switch file is damaged, so it opens no hook: line 2 is not as it should be\n";
+    assert!(check.code == Some(1) && check.stderr.contains(wanted), "{}", check.stderr);
     // A word about the other hook leaves this one as it is, and makes the file whole.
     good(gate.folder(), &["disable", "--hook", "a"]);
     assert_eq!((told(), gate.probe("/ready").status), ([403, 403], 200));
