@@ -6,9 +6,9 @@
 //! | `/ready` | 200 if deliveries can come in, else 503; the body says what is missing |
 //! | `/metrics` | the metrics, in the text format of OpenMetrics |
 //!
-//! The gate is ready when it has a key for every hook that is enabled and is not shutting down. A key
-//! file that was spoilt later does not make it unready, since the last good keys stay in force. Nor
-//! does a service that is down, as long as the spool takes what comes; when it does not, deliveries can
+//! The gate is ready when it has a key for every hook that is enabled, no damaged switch file keeps a hook
+//! disabled, and it is not shutting down. A key file that was spoilt later does not make it unready, since
+//! the last good keys stay in force. Nor does a service that is down, as long as the spool takes what comes; when it does not, deliveries can
 //! still go directly, so only both together do. What is wrong without being in the way is told after
 //! `ready`.
 

@@ -9,15 +9,16 @@
 //! and limits of single requests. What is bound or sized at the start (addresses, the state folder,
 //! connection limits) stays until a restart, and the log says so. A bad one changes nothing.
 
+mod operate;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, TryLockError};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -27,6 +28,7 @@ use tower::Layer;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 
+use self::operate::{Operated, switch_trouble};
 use super::admin::{Admin, Readiness};
 use super::config::{AllowFrom, Config, HookConfig, MAX_FILE_BYTES, Overrides, TlsFiles};
 use super::control::{Control, ControlServer, SOCKET_NAME};
@@ -39,8 +41,10 @@ use super::otlp::Exporter;
 use super::socket::{BindError, ListenAddress, PassedSockets};
 use super::spool::{Health, OpenError, Spool, SqliteSpool, State, Status};
 use super::stack::{Hook, Stack, Table};
+use super::state::{StateError, StateLock};
+use super::switch_file::{HookSwitch, SwitchFile};
 use super::telemetry::{
-    ConnectionSample, KeyringSample, Metrics, Sample, Spans, SpoolSample, Tracing,
+    ConnectionSample, KeyringSample, LogHandle, Metrics, Sample, Spans, SpoolSample, Tracing,
 };
 use super::tls::{ServerTls, TlsError};
 use super::unread::CloseUnreadLayer;
@@ -50,7 +54,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::event::ParseOptions;
 use crate::gate::{Budget, GateBuilder, GateError, GateLayer, RefusalLimit};
 use crate::key::{KeyState, Use};
-use crate::keystore::{KeyStore, create_key_file, create_private_folder};
+use crate::keystore::{KeyStore, create_key_file};
 use crate::switch::Switch;
 use crate::time::Timestamp;
 use crate::watch::{self, Reading, Take, WatchGuard, Watcher};
@@ -65,7 +69,7 @@ pub struct App {
     control: Option<ControlServer>,
     #[cfg(feature = "otlp")]
     exporter: Option<Exporter>,
-    _lock: File,
+    _lock: StateLock,
 }
 
 /// How often the spool is asked how it is.
@@ -93,10 +97,20 @@ struct Shared {
     in_flight_limit: usize,
     tls: Option<ServerTls>,
     listeners: Vec<Arc<ListenStats>>,
+    /// What each listener is for, where it is, and its statistics.
+    listening: Vec<(&'static str, String, Arc<ListenStats>)>,
     connection_limit: usize,
     stopping: AtomicBool,
+    started: Timestamp,
     spool: Option<SpoolParts>,
     spans: Spans,
+    /// What operators said of hooks, and where that is kept; locked while it is changed.
+    switch_file: Mutex<SwitchFile>,
+    switching: Mutex<PathBuf>,
+    /// Why the configuration that is there now is not in force, and since when.
+    config_error: Mutex<Option<(Timestamp, String)>>,
+    /// The log of the process, if the gate may change it.
+    log: OnceLock<LogHandle>,
     watcher: Watcher,
     /// The files beside the key files that are followed.
     following: Mutex<HashMap<PathBuf, WatchGuard>>,
@@ -162,7 +176,7 @@ impl App {
         overrides: Overrides,
         mut passed: PassedSockets,
     ) -> Result<Self, AppError> {
-        let lock = lock(&config.state_dir)?;
+        let lock = StateLock::take(&config.state_dir)?;
         let tls = match &config.tls {
             Some(files) => Some(ServerTls::from_files(&files.certificate, &files.key)?),
             None => None,
@@ -209,7 +223,19 @@ impl App {
             released: signal::Sender::new(false),
         });
         let watcher = Watcher::spawn().map_err(AppError::Watcher)?;
-        let metrics = Arc::new(Metrics::new(SystemClock.now()));
+        let started = SystemClock.now();
+        let metrics = Arc::new(Metrics::new(started));
+        let switch_file = SwitchFile::read(&config.state_dir);
+        if let Some(damage) = switch_file.damage() {
+            tracing::error!(damage, "the switch file is damaged: it opens no hook");
+        }
+        let state_dir = config.state_dir.clone();
+        let listening = [("deliveries", Some(&deliveries)), ("health", probes.as_ref())];
+        let listening = listening.into_iter().filter_map(|(serves, listener)| {
+            let listener = listener?;
+            Some((serves, listener.local_addr().to_string(), listener.stats()))
+        });
+        let listening = listening.collect();
         let elsewhere = metrics.without_hook();
         #[cfg(feature = "otlp")]
         let exporter = config.tracing.export.as_ref().map(Exporter::start);
@@ -230,8 +256,14 @@ impl App {
             in_flight_limit: limits.in_flight,
             tls,
             listeners: vec![deliveries.stats()],
+            listening,
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
+            started,
+            switch_file: Mutex::new(switch_file),
+            switching: Mutex::new(state_dir),
+            config_error: Mutex::default(),
+            log: OnceLock::new(),
             spool,
             spans,
             watcher,
@@ -255,6 +287,19 @@ impl App {
             exporter,
             _lock: lock,
         })
+    }
+
+    /// The same, with a log that an operator may change.
+    #[must_use]
+    pub fn with_log(self, log: LogHandle) -> Self {
+        // The first one stays.
+        let _ = self.shared.log.set(log);
+        self
+    }
+
+    /// The switch of a hook of [`config`](Self::config), and what says so.
+    pub fn switch(&self, hook: &HookConfig) -> HookSwitch {
+        self.shared.switch_of(hook)
     }
 
     /// Where deliveries are taken.
@@ -428,7 +473,7 @@ impl Shared {
                 next.store(&live, path, || KeyStore::follow(path, &self.watcher));
             }
             let switch = live.switches.get(&hook.name).cloned();
-            let switch = switch.unwrap_or_else(|| Switch::new(hook.enabled));
+            let switch = switch.unwrap_or_else(|| Switch::new(self.switch_of(hook).enabled));
             next.switches.insert(hook.name.clone(), switch.clone());
             let allowed = hook.allow_from.as_ref();
             let allowed = allowed.map(|it| next.allow_list(&live, it, &self.watcher));
@@ -444,7 +489,7 @@ impl Shared {
         }
         let mut table = Table::new();
         for (hook, layer) in config.hooks.iter().zip(layers) {
-            next.switches[&hook.name].set(hook.enabled);
+            next.switches[&hook.name].set(self.switch_of(hook).enabled);
             let dispatch = match &self.spool {
                 Some(spool) => Dispatch::durable(self.durable(hook, spool, &live, &mut next)),
                 None => Dispatch::new(self.pacer(hook, &live, &mut next)),
@@ -621,7 +666,7 @@ impl Shared {
 
     /// Where an operator asks. Without it the gate goes on.
     fn control(&self, config: &Config) -> Option<ControlServer> {
-        let mut control = Control::new();
+        let mut control = Control::new().gate(Arc::new(Operated(self.weak.clone())));
         if let Some(parts) = &self.spool {
             let weak = self.weak.clone();
             control = control.spool(parts.spool.clone(), move || {
@@ -730,14 +775,17 @@ impl Shared {
             // It may be half written.
             Err(_) if !confirmed => return Take::Suspicious,
             Err(error) => {
-                self.metrics.config_reloaded(false);
+                self.config_refused(error.problems().first().map(ToString::to_string));
                 for problem in error.problems() {
                     tracing::error!(%problem, "configuration is not taken, the last good one stays in force");
                 }
                 return Take::Refused;
             }
         };
-        let restart = self.live().config.needs_restart(&next);
+        let (restart, before) = {
+            let live = self.live();
+            (live.config.needs_restart(&next), live.config.hooks.clone())
+        };
         self.follow_files(&next);
         match self.build_hooks(&next) {
             Ok(table) => {
@@ -745,17 +793,37 @@ impl Shared {
                 self.stack.replace(table);
             }
             Err((hook, error)) => {
-                self.metrics.config_reloaded(false);
+                self.config_refused(Some(format!("hook {hook}: {error}")));
                 tracing::error!(hook, %error, "configuration is not taken, the last good one stays in force");
                 return Take::Refused;
             }
         }
         self.metrics.config_reloaded(true);
+        *self.config_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         tracing::info!(hooks = next.hooks.len(), "configuration is in force");
         for key in restart {
             tracing::warn!(key, "this change takes effect only after a restart");
         }
+        for hook in &next.hooks {
+            let was =
+                before.iter().find(|known| known.name == hook.name).map(|known| known.enabled);
+            if was.is_some_and(|was| was != hook.enabled)
+                && self.switch_of(hook).enabled != hook.enabled
+            {
+                tracing::warn!(
+                    hook = hook.name,
+                    "this change of `enabled` has no effect: what the operator said stands above it"
+                );
+            }
+        }
         Take::Taken
+    }
+
+    fn config_refused(&self, problem: Option<String>) {
+        self.metrics.config_reloaded(false);
+        let mut error = self.config_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = error.as_ref().map_or_else(|| SystemClock.now(), |(since, _)| *since);
+        *error = Some((since, problem.unwrap_or_default()));
     }
 
     /// Follows the configuration, what it names and the certificate, and nothing else any more.
@@ -836,20 +904,6 @@ fn make_key_file(path: &Path) {
     }
 }
 
-/// One process at a time may use a state folder.
-fn lock(folder: &Path) -> Result<File, AppError> {
-    let error = |error| AppError::State(folder.into(), error);
-    create_private_folder(folder).map_err(error)?;
-    let file =
-        fs::OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"));
-    let file = file.map_err(error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(AppError::Locked(folder.into())),
-        Err(TryLockError::Error(cause)) => Err(error(cause)),
-    }
-}
-
 fn parse_options(hook: &HookConfig) -> ParseOptions {
     let mut options = ParseOptions::default();
     options.event_header.clone_from(&hook.generic_event_header);
@@ -869,7 +923,7 @@ fn readiness(shared: &Weak<Shared>) -> Readiness {
     let now = SystemClock.now();
     let without_key = live.config.hooks.iter().filter(|hook| {
         let store = live.stores.get(&hook.key_file);
-        hook.enabled
+        shared.switch_of(hook).enabled
             && store.is_none_or(|store| {
                 store.load().keys().all(|key| key.state(now) != KeyState::Active)
             })
@@ -879,6 +933,9 @@ fn readiness(shared: &Weak<Shared>) -> Readiness {
     let files = live.network_files.values().filter(|file| !file.is_loaded());
     let unread = files.map(|file| format!("{} lists nobody yet", file.path().display()));
     readiness.warnings.extend(unread);
+    let (missing, warnings) = switch_trouble(&shared, &live);
+    readiness.missing.extend(missing);
+    readiness.warnings.extend(warnings);
     let status = shared.spool.as_ref().and_then(|parts| parts.status.load_full());
     let Some(status) = status else { return readiness };
     let trouble = match &status.health {
@@ -996,10 +1053,8 @@ fn sample(shared: &Weak<Shared>) -> Sample {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AppError {
-    /// The state folder cannot be used.
-    State(PathBuf, io::Error),
-    /// Another process uses the state folder.
-    Locked(PathBuf),
+    /// The state folder cannot be used, or another process uses it.
+    State(StateError),
     /// A socket cannot be bound.
     Listen(ListenError),
     /// The certificate cannot be used.
@@ -1015,12 +1070,7 @@ pub enum AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::State(path, _) => write!(f, "cannot use the state folder {}", path.display()),
-            Self::Locked(path) => write!(
-                f,
-                "another hookgate uses the state folder {} already; give each its own with --state-dir",
-                path.display()
-            ),
+            Self::State(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
             Self::Spool(error) => error.fmt(f),
@@ -1033,12 +1083,19 @@ impl fmt::Display for AppError {
 impl std::error::Error for AppError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::State(_, error) | Self::Watcher(error) => Some(error),
+            Self::State(error) => error.source(),
+            Self::Watcher(error) => Some(error),
             Self::Listen(error) => error.source(),
             Self::Tls(error) => error.source(),
             Self::Spool(error) => error.source(),
-            Self::Locked(_) | Self::Hook(..) => None,
+            Self::Hook(..) => None,
         }
+    }
+}
+
+impl From<StateError> for AppError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
     }
 }
 

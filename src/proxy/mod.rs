@@ -5,8 +5,9 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`telemetry`], [`limit`], [`tls`], [`head`], [`unread`] | metrics and logs; connection limits; TLS; what a head may be; `Connection: close` |
+//! | [`state`] | the state folder, which one process has |
 //! | [`socket`], [`proxied`] | where listeners are bound; who is behind a proxy of connections |
-//! | [`spool`] | where deliveries wait until the service has them |
+//! | [`spool`], [`switch_file`] | where deliveries wait until the service has them; what operators said of hooks |
 //! | [`upstream`] | the service behind the gate, and how a delivery is sent to it |
 //! | `otlp` | spans for a collector, with the feature of that name |
 //! | [`config`] | what the sidecar is told |
@@ -21,11 +22,14 @@ pub mod head;
 pub mod limit;
 pub mod proxied;
 pub mod socket;
+pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod unread;
 
 pub mod spool;
+#[cfg(unix)]
+pub mod switch_file;
 pub mod upstream;
 
 #[cfg(feature = "otlp")]

@@ -26,8 +26,10 @@ use tower_service::Service;
 use super::dispatch::{Dispatch, Dispatched};
 use super::head;
 use super::telemetry::{
-    HookMetrics, Record, RequestId, RequestIds, Span, SpanKind, Trace, Tracing, printable,
+    HookMetrics, KeyUses, Record, Refusals, RequestId, RequestIds, Span, SpanKind, Trace, Tracing,
+    printable,
 };
+use crate::clock::{Clock, SystemClock};
 use crate::event::Event;
 use crate::gate::{Gate, Rejection, ResponseBody};
 use crate::outcome::Outcome;
@@ -63,14 +65,23 @@ struct Inner {
     proxies: ArcSwap<TrustedProxies>,
     /// For requests that reach no hook.
     elsewhere: Arc<HookMetrics>,
+    recent: Arc<Recent>,
+}
+
+/// What an operator can ask for.
+#[derive(Default)]
+struct Recent {
+    refusals: Refusals,
+    key_uses: KeyUses,
 }
 
 impl Stack {
     /// With these hooks. `elsewhere` counts requests that reach none of them.
     pub fn new(table: Table, elsewhere: Arc<HookMetrics>) -> Self {
         let table = ArcSwap::from_pointee(table);
+        let (ids, recent) = (RequestIds::new(), Arc::default());
         let (tracing, proxies) = (ArcSwap::default(), ArcSwap::default());
-        Self(Arc::new(Inner { table, tracing, ids: RequestIds::new(), proxies, elsewhere }))
+        Self(Arc::new(Inner { table, tracing, ids, proxies, elsewhere, recent }))
     }
 
     /// Traces requests that begin after this so. At first they are traced for the log alone.
@@ -81,6 +92,16 @@ impl Stack {
     /// Believes these proxies from now on. Nobody is believed before.
     pub fn trust(&self, proxies: TrustedProxies) {
         self.0.proxies.store(Arc::new(proxies));
+    }
+
+    /// What was refused lately.
+    pub fn refusals(&self) -> &Refusals {
+        &self.0.recent.refusals
+    }
+
+    /// How often keys were used.
+    pub fn key_uses(&self) -> &KeyUses {
+        &self.0.recent.key_uses
     }
 
     /// Puts other hooks in force, for requests that begin after this.
@@ -128,8 +149,19 @@ where
             let name = hook.map(|hook| hook.name.clone());
             let path = hook.filter(|_| tracing.spans.are_taken()).map(|hook| hook.path.clone());
             let gate = hook.filter(|_| refused.is_none()).map(|hook| hook.gate.clone());
-            let observer =
-                Observer { id, trace, tracing, source, started, metrics, method, hook: name, path };
+            let (hook, recent) = (name, inner.recent.clone());
+            let observer = Observer {
+                id,
+                trace,
+                tracing,
+                source,
+                started,
+                metrics,
+                method,
+                hook,
+                path,
+                recent,
+            };
             (gate, observer)
         };
         Box::pin(async move {
@@ -180,6 +212,7 @@ struct Observer {
     hook: Option<Arc<str>>,
     /// Of the hook, without a key, if a span can tell it.
     path: Option<String>,
+    recent: Arc<Recent>,
 }
 
 impl Observer {
@@ -200,6 +233,18 @@ impl Observer {
             .unwrap_or(Outcome::UpstreamFailed);
         self.metrics.request(provider, outcome, duration);
         let event_name = delivery.and_then(|delivery| delivery.event_name());
+        let key = delivery.and_then(|delivery| delivery.key_name());
+        let reason = dispatched
+            .and_then(|dispatched| dispatched.reason.as_deref())
+            .or_else(|| rejection.map(Rejection::reason));
+        if let (Some(hook), Some(key)) = (&self.hook, key) {
+            self.recent.key_uses.add(SystemClock.now(), hook, key);
+        }
+        if Refusals::wants(outcome) {
+            let (now, source) = (SystemClock.now(), self.source.map(|source| source.0));
+            let (hook, reason) = (self.hook.as_ref(), reason.unwrap_or_default());
+            self.recent.refusals.add(now, hook, source, provider, outcome, reason);
+        }
         let event: Option<&Event<'_>> = delivery.and_then(|delivery| delivery.event());
         if self.tracing.spans.wants(&self.trace, delivery.is_some()) {
             self.record_span(provider, outcome, answer, event_name);
@@ -213,11 +258,9 @@ impl Observer {
             event: event_name,
             repository: event.and_then(|event| event.repository.as_ref()).map(|it| it.identity()),
             delivery: delivery.and_then(|delivery| delivery.id()),
-            key: delivery.and_then(|delivery| delivery.key_name()),
+            key,
             outcome,
-            reason: dispatched
-                .and_then(|dispatched| dispatched.reason.as_deref())
-                .or_else(|| rejection.map(Rejection::reason)),
+            reason,
             status: answer.status(),
             bytes: dispatched
                 .map(|dispatched| dispatched.bytes)

@@ -25,8 +25,8 @@ const LIBRARY: &[&[&str]] = &[
 
 /// The floors of `src/proxy/`, from the lowest.
 const PROXY: &[&[&str]] = &[
-    &["telemetry", "limit", "tls", "head", "unread", "socket", "proxied"],
-    &["spool", "upstream", "source"],
+    &["telemetry", "limit", "tls", "head", "unread", "socket", "proxied", "state"],
+    &["spool", "upstream", "source", "switch_file"],
     &["otlp"],
     &["config"],
     &["dispatch"],

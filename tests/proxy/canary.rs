@@ -2,7 +2,7 @@
 //!
 //! Every path by which a request is taken or refused is walked with known secrets: in headers, in the URL,
 //! in bodies that repeat them, in Basic credentials, in key files and configurations that are wrong. Then the
-//! log at level `trace`, what was printed, the metrics, the answers, what the service got and the files of the
+//! log at level `trace`, what was printed, the metrics, the status, the answers, what the service got and the files of the
 //! spool are searched for them: as they are, in pieces, percent-encoded, in base64 and hex, as a list of bytes; and for every
 //! MAC that was or could be computed with them.
 
@@ -246,6 +246,13 @@ impl Watched {
             needles.assert_absent(path, format!("{:?}{}", answer.headers, answer.text()));
         }
         let folder = Arc::clone(gate.folder());
+        for args in [&["status"][..], &["status", "--json"], &["log"]] {
+            let setup = Setup::bare(args).args(&["--state-dir", "state"]).within(&folder);
+            let finished = setup.run();
+            let is_refused = args[0] == "status" && outcomes.contains("unauthorized");
+            assert!(!is_refused || finished.stdout.contains("no active key fits"));
+            needles.assert_absent(args[0], format!("{}{}", finished.stdout, finished.stderr));
+        }
         let has_spool = folder.path().join("state/spool").exists();
         if has_spool {
             // With the log beside the database, and once more when it is all in one.

@@ -15,6 +15,7 @@ mod http;
 mod indexer;
 mod life;
 mod listener;
+mod live;
 mod pace;
 mod reload;
 mod sources;

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod live;
 mod operate;
 
 use std::num::NonZeroUsize;
@@ -12,6 +13,7 @@ use hookgate::proxy::config::Overrides;
 use hookgate::proxy::spool::{RecordId, State};
 use hookgate::time::Timestamp;
 
+pub(crate) use live::*;
 pub(crate) use operate::*;
 
 /// The gate for git webhooks: lets authentic pushes through to the service behind it, and nothing else.
@@ -62,6 +64,54 @@ Examples:
 
 Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
     Spool(SpoolArgs),
+    /// Let deliveries in, now and after a restart, whatever `enabled` in the configuration says.
+    ///
+    /// Works on the running gate through control.sock in its state folder; with --offline, on the file `switch`
+    /// of a gate that does not run. Without --hook, it is about all hooks that the gate has now.
+    #[command(after_help = "\
+Examples:
+  hookgate enable
+  hookgate enable --hook default
+  hookgate enable --hook default --as-configured
+      forgets what was said of the hook, so that the configuration decides again
+
+Exit status: 0 done, 1 not done, 2 wrong usage, 3 no gate runs.")]
+    Enable(EnableArgs),
+    /// Keep every delivery out, now and after a restart, whatever `enabled` in the configuration says.
+    ///
+    /// When it has said so, every delivery that comes is answered `disabled` (403, or the hook's
+    /// disabled_status). What was taken before is still sent. Without --hook, it is about all hooks that the
+    /// gate has now.
+    #[command(after_help = "\
+Examples:
+  hookgate disable --hook default
+  hookgate disable --config hookgate.toml --offline
+      before the gate starts, so that it never opens
+
+Exit status: 0 done, 1 not done, 2 wrong usage, 3 no gate runs.")]
+    Disable(DisableArgs),
+    /// Show how the running gate is: hooks and switches, keys, spool, services, listeners, last refusals.
+    #[command(after_help = "\
+Examples:
+  hookgate status
+  hookgate status --json | jq -r '.refusals[] | .reason'
+  hookgate status > /dev/null || hookgate status --json | jq -r '.problems[]'
+
+Wrong is what is told as a problem: the gate is not ready, a key file or the configuration is not taken, the switch
+file is damaged, the spool is full or cannot be used or was set aside, a service is down, or deliveries were given
+up. A hook that is disabled and deliveries that were refused are not.
+
+Exit status: 0 all is well, 1 something is wrong, 2 wrong usage, 3 no gate runs.")]
+    Status(StatusArgs),
+    /// Show what the running gate logs, and change it until the gate ends.
+    #[command(after_help = "\
+Examples:
+  hookgate log
+  hookgate log --level debug
+  hookgate log --level info,hookgate::audit=off --format json
+
+Exit status: 0 done, 1 not changed, 2 wrong usage, 3 no gate runs.")]
+    Log(LogArgs),
     /// Tell whether a delivery that was caught holds, and if not, why.
     ///
     /// Headers are taken as lines (Name: value), as curl -v shows them, as copied from GitHub's page
@@ -198,7 +248,10 @@ Examples:
 
 Exit status: 0 the file is good, 1 it is not, 2 wrong usage.")]
     Check(KeyCheckArgs),
-    /// Show the keys, which of them are active and for what.
+    /// Show the keys, which of them are active and for what, and how often the running gate used them.
+    ///
+    /// The file does not know of uses: they are asked of the gate that runs with the state folder, and are
+    /// those since it started. When none runs, they are not known.
     #[command(after_help = "\
 Examples:
   hookgate key list

@@ -10,6 +10,7 @@ use hookgate::event::Kind;
 use hookgate::key::{KeyState, Keyring, MAX_FILE_BYTES, Use};
 use hookgate::provider::Providers;
 use hookgate::proxy::config::{AllowFrom, Config, DeliveryMode, HookConfig};
+use hookgate::proxy::switch_file::{SwitchFile, SwitchOrigin};
 use hookgate::proxy::tls::ServerTls;
 use hookgate::scheme::UrlKey;
 use hookgate::source::{ClientHeader, Networks};
@@ -17,6 +18,7 @@ use hookgate::time::Timestamp;
 use hookgate::watch;
 
 use crate::args::Location;
+use crate::output::time;
 
 pub(crate) fn run(location: &Location) -> ExitCode {
     let config = match Config::load(&location.overrides()) {
@@ -145,15 +147,24 @@ impl Report {
                     .into(),
             );
         }
+        let switches = SwitchFile::read(&config.state_dir);
+        if let Some(damage) = switches.damage() {
+            self.errors.push(format!("the switch file is damaged, so it opens no hook: {damage}"));
+        }
         for hook in &config.hooks {
-            self.hook(hook);
+            self.hook(hook, &switches);
         }
     }
 
-    fn hook(&mut self, hook: &HookConfig) {
+    fn hook(&mut self, hook: &HookConfig, switches: &SwitchFile) {
         self.text.push('\n');
-        let state = if hook.enabled { "enabled" } else { "disabled" };
-        self.line("hook", format!("{} ({state})", hook.name));
+        let switch = switches.switch(&hook.name, hook.enabled);
+        let state = if switch.enabled { "enabled" } else { "disabled" };
+        let by = match switch.origin {
+            SwitchOrigin::Operator(since) => format!(" by operator since {}", time(since)),
+            _ => String::new(),
+        };
+        self.line("hook", format!("{} ({state}{by})", hook.name));
         let path = match hook.url_key {
             UrlKey::Accept => format!("{0}, or {0}/<key> for hosts that cannot sign", hook.path),
             UrlKey::Require => format!("{}/<key>", hook.path),

@@ -28,7 +28,12 @@ impl HookChoice {
 
     /// The hook that is meant, with the key file that is meant.
     pub(crate) fn resolve(&self) -> Result<HookConfig, String> {
-        let mut hook = choose(self.load()?, self.hook.as_deref())?;
+        self.resolve_in(self.load()?)
+    }
+
+    /// The same, of a configuration that was loaded.
+    pub(crate) fn resolve_in(&self, config: Config) -> Result<HookConfig, String> {
+        let mut hook = choose(config, self.hook.as_deref())?;
         if let Some(file) = &self.key_file {
             hook.key_file.clone_from(file);
         }

@@ -6,6 +6,8 @@ mod describe;
 mod hook;
 mod init;
 mod key;
+mod live;
+mod output;
 mod send;
 mod serve;
 mod spool;
@@ -33,6 +35,10 @@ fn main() -> ExitCode {
         Command::Send(args) => send::send(&args),
         Command::Url(args) => url::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Enable(args) => live::switch::enable(&args),
+        Command::Disable(args) => live::switch::disable(&args),
+        Command::Status(args) => live::status::run(&args),
+        Command::Log(args) => live::log::run(&args),
         Command::Completions(args) => describe::completions(&args),
         Command::Man(args) => describe::man(&args),
     }

@@ -8,6 +8,7 @@ use hookgate::proxy::app::{App, Stopped};
 use hookgate::proxy::config::{Config, HookConfig};
 use hookgate::proxy::proxied::Proxies;
 use hookgate::proxy::socket::PassedSockets;
+use hookgate::proxy::switch_file::SwitchOrigin;
 use hookgate::proxy::telemetry::{self, LogConfig};
 use hookgate::scheme::UrlKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,9 +24,10 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     // Before there is a second thread.
     let passed = PassedSockets::from_env();
     let log = args.log_format.parse().map(|format| LogConfig { format, filter: args.log.clone() });
-    if let Err(error) = log.and_then(|log| telemetry::init(&log)) {
-        return fail(&crate::chain(&error));
-    }
+    let log = match log.and_then(|log| telemetry::init(&log)) {
+        Ok(log) => log,
+        Err(error) => return fail(&crate::chain(&error)),
+    };
     let overrides = args.location.overrides();
     let config = match Config::load(&overrides) {
         Ok(config) => config,
@@ -46,7 +48,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
             Err(error) => return fail(&format!("cannot take signals: {error}")),
         };
         let app = match App::build_with_sockets(config, overrides, passed) {
-            Ok(app) => app,
+            Ok(app) => app.with_log(log),
             Err(error) => return fail(&crate::chain(&error)),
         };
         announce(&app);
@@ -171,8 +173,14 @@ fn announce_hook(app: &App, hook: &HookConfig, base: &str) {
         upstream,
         "hook is ready"
     );
-    if !hook.enabled {
-        tracing::warn!(hook = hook.name, "hook is disabled: it refuses everything");
+    let switch = app.switch(hook);
+    if !switch.enabled {
+        let by = match switch.origin {
+            SwitchOrigin::Configuration => "the configuration",
+            SwitchOrigin::Operator(_) => "an operator",
+            _ => "a damaged switch file",
+        };
+        tracing::warn!(hook = hook.name, by, "hook is disabled: it refuses everything");
     }
     if upstream.is_none() {
         tracing::warn!(

@@ -1,19 +1,17 @@
 //! `hookgate spool`: looks at deliveries and decides about them, in a running gate or in its file.
 
 mod change;
-mod output;
 mod show;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use hookgate::proxy::config::{Config, Overrides};
 use hookgate::proxy::control::{ControlClient, ControlErrorKind, Operator, SOCKET_NAME};
 use hookgate::proxy::spool::{OpenErrorKind, Page, Selection, SpoolConfig, State};
 use hookgate::repository::RepositoryUrl;
 
 use crate::args::{SpoolArgs, SpoolCommand, SpoolFilter, SpoolLocation};
-use output::{Failure, Out};
+use crate::live::state_dir;
+use crate::output::{Failure, Out};
 
 /// As many as a page has at most.
 const PAGE: usize = 1000;
@@ -61,7 +59,7 @@ async fn execute(
 }
 
 fn connect(location: &SpoolLocation) -> Result<Operator, Failure> {
-    let state_dir = state_dir(location)?;
+    let state_dir = state_dir(location.config.as_deref(), location.state_dir.as_deref())?;
     if !location.offline {
         return Ok(Operator::Live(ControlClient::new(state_dir.join(SOCKET_NAME))));
     }
@@ -77,22 +75,6 @@ fn connect(location: &SpoolLocation) -> Result<Operator, Failure> {
         )),
         _ => Failure::Other(crate::chain(&error)),
     })
-}
-
-fn state_dir(location: &SpoolLocation) -> Result<PathBuf, Failure> {
-    if let Some(state_dir) = &location.state_dir {
-        return Ok(state_dir.clone());
-    }
-    let overrides = Overrides { config: location.config.clone(), ..Overrides::default() };
-    match Config::load(&overrides) {
-        Ok(config) => Ok(config.state_dir),
-        Err(error) => {
-            for problem in error.problems() {
-                eprintln!("error: {problem}");
-            }
-            Err(Failure::Told)
-        }
-    }
 }
 
 impl SpoolFilter {

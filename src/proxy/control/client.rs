@@ -17,13 +17,19 @@ use tokio::time::timeout;
 
 use super::error::{ControlError, ControlErrorKind};
 use super::json::{ChangeJson, EntryJson, PageJson, StatusJson, StoredJson, write};
+use super::live::{GateStatus, LogChange, LogStatus, SwitchJson, SwitchStatus};
 use super::{NEXT, query};
 use crate::proxy::spool::{Entry, Page, Paged, RecordId, Selection, Status, Stored};
+use crate::proxy::switch_file::SwitchChange;
 
 /// A little longer than the gate takes to say that it takes too long.
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Asks a gate through its socket. Each question has a connection of its own.
+///
+/// # Errors
+///
+/// Any question fails with a [`ControlError`] if the gate cannot be reached, or if it refuses.
 #[derive(Clone, Debug)]
 pub struct ControlClient {
     path: PathBuf,
@@ -50,6 +56,26 @@ impl ControlClient {
     /// Where the gate listens.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How the gate is.
+    pub async fn gate_status(&self) -> Result<GateStatus, ControlError> {
+        self.get("/status").await?.json()
+    }
+
+    /// Changes switches, and tells of all of them.
+    pub async fn switch(&self, change: &SwitchChange) -> Result<Vec<SwitchStatus>, ControlError> {
+        self.post("/switch", write(&SwitchJson::of(change))).await?.json()
+    }
+
+    /// What the gate logs.
+    pub async fn log(&self) -> Result<LogStatus, ControlError> {
+        self.get("/log").await?.json()
+    }
+
+    /// Changes what the gate logs, and tells what that is now.
+    pub async fn set_log(&self, change: &LogChange) -> Result<LogStatus, ControlError> {
+        self.post("/log", write(change)).await?.json()
     }
 
     pub(super) async fn list(
@@ -94,11 +120,7 @@ impl ControlClient {
         page: Page,
     ) -> Result<Paged<RecordId>, ControlError> {
         let body = write(&ChangeJson::of(selection, page));
-        let request = Request::post(path)
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::from(body))
-            .map_err(|error| broken().because(error))?;
-        let page: PageJson<i64> = self.ask(request).await?.json()?;
+        let page: PageJson<i64> = self.post(path, body).await?.json()?;
         page.read(RecordId::new).ok_or_else(ControlError::malformed)
     }
 
@@ -110,6 +132,14 @@ impl ControlClient {
     async fn get(&self, target: &str) -> Result<Answer, ControlError> {
         let request =
             Request::get(target).body(Full::default()).map_err(|error| broken().because(error))?;
+        self.ask(request).await
+    }
+
+    async fn post(&self, target: &str, body: String) -> Result<Answer, ControlError> {
+        let request = Request::post(target)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::from(body))
+            .map_err(|error| broken().because(error))?;
         self.ask(request).await
     }
 

@@ -12,6 +12,9 @@
 //! | `GET /spool/status` | how the spool is |
 //! | `POST /spool/redeliver` | which deliveries are sent again: `{"ids":[17],"states":["dead"],…,"all":true}` |
 //! | `POST /spool/purge` | which deliveries were removed; told likewise |
+//! | `GET /status` | how the gate is: [`GateStatus`] |
+//! | `POST /switch` | all switches after a change: `{"hook":"default","to":"disabled"}`; `enabled`, `as-configured`; `"all":true` in place of a hook |
+//! | `GET /log`, `POST /log` | what is logged, after a change: `{"level":"debug","format":"json"}` |
 //!
 //! What is wrong is told as RFC 9457 `application/problem+json`.
 //!
@@ -22,11 +25,12 @@
 //! 3. **A change of everything** has to be asked for by that word: an empty selection is refused.
 //! 4. **What was begun is done**, also if whoever asked has gone, and the gate hears of it.
 //!
-//! [`Operator`] is the same for a gate that runs and for the file of one that does not.
+//! What the gate tells of itself comes from a [`LiveGate`]. [`Operator`] is the same for a gate that runs and for the file of one that does not.
 
 mod client;
 mod error;
 mod json;
+mod live;
 mod operator;
 mod query;
 mod server;
@@ -37,6 +41,10 @@ mod tests;
 pub use client::ControlClient;
 pub use error::{ControlError, ControlErrorKind};
 pub use json::{entry_json, status_json, stored_json};
+pub use live::{
+    GateStatus, HookStatus, KeyFileStatus, KeyStatus, ListenerStatus, LiveGate, LogChange,
+    LogStatus, RefusalStatus, SpoolStatus, Stopping, SwitchStatus, UpstreamStatus,
+};
 pub use operator::Operator;
 pub use server::ControlServer;
 pub use service::Control;

@@ -10,14 +10,17 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::json::{ChangeJson, EntryJson, PageJson, StatusJson, StoredJson, write};
+use super::live::{LiveGate, LogChange, Stopping, SwitchJson, SwitchStatus};
 use super::{NEXT, operator, query};
 use crate::clock::{Clock, SystemClock};
 use crate::proxy::spool::{
     Page, Paged, RecordId, Selection, Spool, SpoolError, SpoolErrorKind, SpoolFuture,
 };
+use crate::proxy::switch_file::SwitchError;
 
 /// The largest body that is taken: some 10,000 numbers of deliveries.
 const MAX_BODY: usize = 256 << 10;
@@ -42,6 +45,7 @@ pub struct Control(Arc<Parts>);
 #[derive(Clone, Default)]
 struct Parts {
     spool: Option<SpoolPart>,
+    gate: Option<Arc<dyn LiveGate>>,
 }
 
 #[derive(Clone)]
@@ -78,6 +82,14 @@ impl Control {
         Self(Arc::new(parts))
     }
 
+    /// With what it tells of itself, its switches and its log.
+    #[must_use]
+    pub fn gate(self, gate: Arc<dyn LiveGate>) -> Self {
+        let mut parts = Arc::unwrap_or_clone(self.0);
+        parts.gate = Some(gate);
+        Self(Arc::new(parts))
+    }
+
     /// Always answers.
     pub(super) async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
@@ -96,7 +108,46 @@ impl Control {
                 Some(part) => part.route(rest, request).await,
                 None => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "this gate has no spool")),
             },
+            ["status" | "switch" | "log"] => match &self.0.gate {
+                Some(gate) => live(gate, &path, request).await,
+                None => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "this gate has no status")),
+            },
             _ => Err(Refusal::nothing_there()),
+        }
+    }
+}
+
+/// What is asked of the gate itself.
+async fn live<B>(gate: &Arc<dyn LiveGate>, path: &str, request: Request<B>) -> Answered
+where
+    B: Body<Data = Bytes, Error: fmt::Display>,
+{
+    match path {
+        "/status" => {
+            only(Method::GET, request.method())?;
+            Ok(answer(JSON, write(&gate.status().map_err(Refusal::stopping)?)))
+        }
+        "/switch" => {
+            only(Method::POST, request.method())?;
+            let change: SwitchJson = body(request.into_body()).await?;
+            let change = change.read().map_err(Refusal::bad)?;
+            let gate = gate.clone();
+            // It goes on if whoever asked has gone.
+            let changed = tokio::task::spawn_blocking(move || gate.switch(&change)).await;
+            let changed = changed.unwrap_or(Err(SwitchError::Stopping));
+            let switches = changed.map_err(Refusal::of_switch)?;
+            let switches: Vec<_> = switches.into_iter().map(SwitchStatus::from).collect();
+            Ok(answer(JSON, write(&switches)))
+        }
+        _ => {
+            let change = if request.method() == Method::GET {
+                LogChange::default()
+            } else {
+                only(Method::POST, request.method())?;
+                body(request.into_body()).await?
+            };
+            let log = gate.log(&change).map_err(Refusal::bad)?;
+            Ok(answer(JSON, write(&log)))
         }
     }
 }
@@ -184,8 +235,17 @@ impl SpoolPart {
     }
 }
 
+/// Which deliveries a body is about.
+async fn change<B>(content: B) -> Result<(Selection, Page), Refusal>
+where
+    B: Body<Data = Bytes, Error: fmt::Display>,
+{
+    let change: ChangeJson = body(content).await?;
+    change.read().map_err(Refusal::bad)
+}
+
 /// What a body asks for.
-async fn change<B>(body: B) -> Result<(Selection, Page), Refusal>
+async fn body<B, T: DeserializeOwned>(body: B) -> Result<T, Refusal>
 where
     B: Body<Data = Bytes, Error: fmt::Display>,
 {
@@ -195,8 +255,7 @@ where
             return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
         }
     };
-    let change: ChangeJson = serde_json::from_slice(&body).map_err(Refusal::bad)?;
-    change.read().map_err(Refusal::bad)
+    serde_json::from_slice(&body).map_err(Refusal::bad)
 }
 
 async fn read<B>(body: B) -> Result<Bytes, Refusal>
@@ -270,6 +329,21 @@ impl Refusal {
             }
         };
         Self::new(status, error.to_string())
+    }
+
+    fn of_switch(error: SwitchError) -> Self {
+        let status = match error {
+            SwitchError::UnknownHook(_) => StatusCode::NOT_FOUND,
+            SwitchError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            SwitchError::State(_) | SwitchError::Write(_) | SwitchError::NotKept(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        Self::new(status, error.to_string())
+    }
+
+    fn stopping(_: Stopping) -> Self {
+        Self::of_switch(SwitchError::Stopping)
     }
 
     fn into_response(self) -> Response<Full<Bytes>> {

@@ -22,6 +22,7 @@ use crate::proxy::spool::{
     About, Content, Health, LeaseRequest, OpenErrorKind, Page, Record, RecordId, Selection, Spool,
     SpoolConfig, SqliteSpool, State, Stored,
 };
+use crate::proxy::switch_file::{HookSwitch, SwitchChange, SwitchError, SwitchFile, SwitchTo};
 use crate::time::Timestamp;
 
 /// A gate's spool and socket in a folder that goes with them.
@@ -359,4 +360,135 @@ async fn who_says_nothing_loses_his_place_and_others_have_theirs() {
     // Time passes only when everybody waits.
     let asked = tokio::time::timeout(Duration::from_secs(80), bed.get("/")).await;
     assert!(asked.unwrap().starts_with("HTTP/1.1 404 "));
+}
+
+/// A gate with one hook, `a`.
+#[derive(Default)]
+struct Fake {
+    switch: std::sync::Mutex<SwitchFile>,
+    changes: AtomicUsize,
+}
+
+impl LiveGate for Fake {
+    fn status(&self) -> Result<GateStatus, Stopping> {
+        Err(Stopping)
+    }
+
+    fn switch(&self, change: &SwitchChange) -> Result<Vec<HookSwitch>, SwitchError> {
+        let mut switch = self.switch.lock().unwrap();
+        *switch = switch.changed(change, &["a"], at(0))?;
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        Ok(vec![switch.switch("a", true)])
+    }
+
+    fn log(&self, change: &LogChange) -> Result<LogStatus, String> {
+        let level = change.level.clone().unwrap_or_else(|| "info".into());
+        if level == "loud" {
+            return Err("there is no such level".into());
+        }
+        Ok(LogStatus { level, format: "text".into() })
+    }
+}
+
+#[tokio::test]
+async fn switches_and_log_are_changed_by_what_is_understood_and_by_nothing_else() {
+    let bed = Bed::new();
+    let path = bed.dir.path().join("gate.sock");
+    let fake = Arc::new(Fake::default());
+    let server = ControlServer::bind(&path, Control::new().gate(fake.clone())).unwrap();
+    let served = tokio::spawn(server.serve(std::future::pending()));
+    let client = ControlClient::new(&path);
+    let change = |hook: Option<&str>, to| SwitchChange { hook: hook.map(str::to_owned), to };
+    let switches = client.switch(&change(Some("a"), SwitchTo::Disabled)).await.unwrap();
+    let (from, since) = ("operator".to_owned(), Some(at(0).to_string()));
+    let disabled = SwitchStatus { hook: "a".into(), enabled: false, from, since };
+    assert_eq!(switches, [disabled]);
+    let switches = client.switch(&change(None, SwitchTo::AsConfigured)).await.unwrap();
+    assert_eq!((switches[0].enabled, &*switches[0].from), (true, "configuration"));
+    let error = client.switch(&change(Some("b"), SwitchTo::Enabled)).await.unwrap_err();
+    assert_eq!(error.to_string(), "there is no hook of this name; there is a");
+    let error = client.gate_status().await.unwrap_err();
+    assert_eq!((error.kind(), &*error.to_string()), (ControlErrorKind::Refused, "the gate stops"));
+    assert_eq!(client.log().await.unwrap().level, "info");
+    let level = |level: &str| LogChange { level: Some(level.into()), format: None };
+    assert_eq!(client.set_log(&level("debug")).await.unwrap().level, "debug");
+    let error = client.set_log(&level("loud")).await.unwrap_err();
+    assert_eq!(error.to_string(), "there is no such level");
+
+    let raw = async |method: &str, target: &str, body: &str| {
+        let length = body.len();
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}");
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let changes = fake.changes.load(Ordering::Relaxed);
+    for (method, target, body, status, wanted) in [
+        ("POST", "/status", "", "405", "only GET is taken here"),
+        ("GET", "/switch", "", "405", "only POST is taken here"),
+        ("PUT", "/log", "{}", "405", "only POST is taken here"),
+        ("GET", "/switch/a", "", "404", "nothing of that name"),
+        ("POST", "/switch", "", "400", "EOF"),
+        ("POST", "/switch", "{\"to\":\"disabled\"}", "400", "say which hook"),
+        (
+            "POST",
+            "/switch",
+            "{\"to\":\"disabled\",\"hook\":\"a\",\"all\":true}",
+            "400",
+            "say which",
+        ),
+        ("POST", "/switch", "{\"to\":\"off\",\"hook\":\"a\"}", "400", "a hook can be"),
+        ("POST", "/switch", "{\"to\":\"disabled\",\"hok\":\"a\"}", "400", "unknown field"),
+        ("POST", "/log", "{\"levl\":\"debug\"}", "400", "unknown field"),
+    ] {
+        let answer = raw(method, target, body).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target} {body}: {answer}");
+        assert!(answer.contains(wanted), "{target} {body}: {answer}");
+    }
+    assert_eq!(fake.changes.load(Ordering::Relaxed), changes);
+    served.abort();
+
+    let error = ControlClient::new(bed.path()).gate_status().await.unwrap_err();
+    assert_eq!(error.to_string(), "this gate has no status");
+}
+
+#[test]
+fn the_status_of_a_gate_is_read_as_it_was_written() {
+    let status = GateStatus {
+        spool: Some(SpoolStatus(crate::proxy::spool::Status {
+            health: Health::Open,
+            pending: 1,
+            leased: 0,
+            dead: 2,
+            delivered: 3,
+            bytes: 4,
+            history_bytes: 5,
+            max_bytes: 6,
+            file_bytes: 7,
+            free_bytes: None,
+            oldest: Some(at(8)),
+            attempts: 9,
+            set_aside: Vec::new(),
+        })),
+        hooks: vec![HookStatus {
+            switch: SwitchStatus {
+                hook: "a".into(),
+                enabled: true,
+                from: "configuration".into(),
+                since: None,
+            },
+            configured: true,
+            path: "/a".into(),
+            key_file: "/a.key".into(),
+            upstream: None,
+        }],
+        ..GateStatus::default()
+    };
+    let text = json::write(&status);
+    assert!(text.contains("\"hooks\":[{\"hook\":\"a\",\"enabled\":true,"), "{text}");
+    assert_eq!(serde_json::from_str::<GateStatus>(&text).unwrap(), status);
+    let strange = text.replace("\"health\":\"open\"", "\"health\":\"fine\"");
+    assert!(serde_json::from_str::<GateStatus>(&strange).is_err());
 }

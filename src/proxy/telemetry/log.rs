@@ -3,11 +3,14 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing::{Dispatch, dispatcher};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Dispatch, Event, Subscriber, dispatcher};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::{Layer, MakeWriter, format};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::text::printable;
@@ -22,6 +25,16 @@ pub enum LogFormat {
     /// For machines: one object a line, with the fields of the event at its top, under their
     /// dotted names.
     Json,
+}
+
+impl LogFormat {
+    /// The word for it: `text` or `json`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 impl FromStr for LogFormat {
@@ -70,20 +83,75 @@ pub fn init(config: &LogConfig) -> Result<LogHandle, LogError> {
     Ok(handle)
 }
 
-/// Changes what is logged while the process runs.
+/// Changes what is logged, and how, while the process runs. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+pub struct LogHandle {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// The filter's text; held while it is replaced.
+    text: Arc<Mutex<String>>,
+    is_json: Arc<AtomicBool>,
+}
 
 impl LogHandle {
+    /// What is logged now, and how.
+    pub fn config(&self) -> LogConfig {
+        let format =
+            if self.is_json.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Text };
+        LogConfig {
+            format,
+            filter: self.text.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
     /// Replaces the filter.
     ///
     /// # Errors
     ///
     /// If the filter cannot be read; then the old one stays.
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
-        self.0
-            .reload(parse(filter)?)
-            .map_err(|error| LogError { kind: LogErrorKind::Gone, detail: Some(error.to_string()) })
+        let parsed = parse(filter)?;
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        self.filter.reload(parsed).map_err(|error| LogError {
+            kind: LogErrorKind::Gone,
+            detail: Some(error.to_string()),
+        })?;
+        filter.clone_into(&mut text);
+        Ok(())
+    }
+
+    /// Writes the lines that follow in this format.
+    pub fn set_format(&self, format: LogFormat) {
+        self.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
+    }
+}
+
+/// A layer that writes events only while its format is wanted.
+///
+/// It is told of spans in any case: one that began under the other format must be known when an event is
+/// written in this one.
+struct Chosen<L> {
+    layer: L,
+    format: LogFormat,
+    is_json: Arc<AtomicBool>,
+}
+
+impl<S, L> tracing_subscriber::Layer<S> for Chosen<L>
+where
+    S: Subscriber,
+    L: tracing_subscriber::Layer<S>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.layer.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, span: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.layer.on_record(span, values, context);
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if self.is_json.load(Ordering::Relaxed) == (self.format == LogFormat::Json) {
+            self.layer.on_event(event, context);
+        }
     }
 }
 
@@ -141,23 +209,25 @@ fn build<W>(
     coloured: bool,
 ) -> Result<(Dispatch, LogHandle), LogError>
 where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
-    let registry = tracing_subscriber::registry().with(filter);
-    let dispatch = match config.format {
-        LogFormat::Text => {
-            registry.with(Layer::new().with_ansi(coloured).with_writer(writer)).into()
-        }
-        LogFormat::Json => {
-            let shape = format().json().flatten_event(true).with_span_list(false);
-            let fields = format::JsonFields::new();
-            registry
-                .with(Layer::new().event_format(shape).fmt_fields(fields).with_writer(writer))
-                .into()
-        }
+    let is_json = Arc::new(AtomicBool::new(config.format == LogFormat::Json));
+    let text = Chosen {
+        layer: Layer::new().with_ansi(coloured).with_writer(writer.clone()),
+        format: LogFormat::Text,
+        is_json: is_json.clone(),
     };
-    Ok((dispatch, LogHandle(handle)))
+    let shape = format().json().flatten_event(true).with_span_list(false);
+    let fields = format::JsonFields::new();
+    let json = Chosen {
+        layer: Layer::new().event_format(shape).fmt_fields(fields).with_writer(writer),
+        format: LogFormat::Json,
+        is_json: is_json.clone(),
+    };
+    let dispatch = tracing_subscriber::registry().with(filter).with(text).with(json).into();
+    let text = Arc::new(Mutex::new(config.filter.clone()));
+    Ok((dispatch, LogHandle { filter: handle, text, is_json }))
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
@@ -257,6 +327,44 @@ pub(super) mod tests {
         assert_eq!(handle.set_filter("hookgate=loud").unwrap_err().kind(), LogErrorKind::Filter);
         log();
         assert_eq!(lines(), 2);
+    }
+
+    #[test]
+    fn the_format_changes_while_a_span_is_open_and_the_span_goes_with_it() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let (dispatch, handle) =
+            build(&LogConfig::default(), move || writer.clone(), false).unwrap();
+        dispatcher::with_default(&dispatch, || {
+            let span =
+                tracing::info_span!("request", request.id = "1-1", more = tracing::field::Empty);
+            let _entered = span.enter();
+            tracing::info!("one");
+            handle.set_format(LogFormat::Json);
+            span.record("more", 7);
+            tracing::info!("two");
+            handle.set_format(LogFormat::Text);
+            tracing::info!("three");
+        });
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].ends_with("one") && lines[0].contains("request.id=\"1-1\""), "{text}");
+        let json: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!((&json["message"], &json["span"]["more"]), (&"two".into(), &7.into()), "{text}");
+        assert!(lines[2].ends_with("three") && lines[2].contains("more=7"), "{text}");
+    }
+
+    #[test]
+    fn a_handle_tells_what_is_in_force() {
+        let config = LogConfig { format: LogFormat::Json, filter: "warn".into() };
+        let (_dispatch, handle) = build(&config, io::sink, false).unwrap();
+        assert_eq!(handle.config(), config);
+        handle.set_filter("debug").unwrap();
+        handle.set_format(LogFormat::Text);
+        handle.set_filter("loud").unwrap_err();
+        let now = LogConfig { format: LogFormat::Text, filter: "debug".into() };
+        assert_eq!(handle.config(), now);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the sidecar tells its operator: metrics, logs and one audit record a request.
+//! What the sidecar tells its operator: metrics, logs, one audit record a request, and what happened lately.
 //!
 //! # What never gets in here
 //!
@@ -16,6 +16,7 @@
 mod audit;
 mod log;
 mod metrics;
+mod recent;
 mod request_id;
 mod span;
 mod text;
@@ -27,6 +28,7 @@ pub use self::metrics::{
     ConnectionSample, HookMetrics, KeyringSample, METRICS_CONTENT_TYPE, Metrics, Sample,
     SpoolResult, SpoolSample,
 };
+pub use self::recent::{KeyUse, KeyUses, MAX_REFUSALS, Refusal, Refusals};
 pub use self::request_id::{RequestId, RequestIds};
 pub use self::span::{Counts, MAX_REFUSED, Span, SpanKind, Spans, Tracing, Value};
 pub use self::text::{MAX_TEXT, printable, printable_lines};

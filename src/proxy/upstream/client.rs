@@ -26,6 +26,7 @@ use percent_encoding::percent_decode;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
+use super::calls::{Calls, UpstreamCalls};
 use super::config::UpstreamConfig;
 use super::connect::Connector;
 use super::failure::{FailureKind, UpstreamFailure, kind_of};
@@ -64,6 +65,7 @@ struct Inner {
     pooled: HttpClient,
     /// Pools nothing, so that a second attempt cannot meet a second dead connection.
     fresh: HttpClient,
+    calls: Calls,
 }
 
 type HttpClient = Client<Patient<HttpsConnector<Connector>>, Full<Bytes>>;
@@ -120,7 +122,13 @@ impl Upstream {
                 .set_host(false)
                 .build(connector.clone())
         };
-        Self(Arc::new(Inner { config: config.clone(), pooled: client(MAX_IDLE), fresh: client(0) }))
+        let (config, calls) = (config.clone(), Calls::default());
+        Self(Arc::new(Inner { config, pooled: client(MAX_IDLE), fresh: client(0), calls }))
+    }
+
+    /// How the last calls went.
+    pub fn calls(&self) -> UpstreamCalls {
+        self.0.calls.get()
     }
 
     /// The description that this was made from.
@@ -148,10 +156,12 @@ impl Upstream {
             Err(late) => Err((FailureKind::TimedOut, Some(late.into()))),
         };
         let (elapsed, Progress { attempts, status }) = (started.elapsed(), progress);
-        match result {
+        let result = match result {
             Ok(answer) => Ok(UpstreamAnswer { elapsed, attempts, ..answer }),
             Err((kind, source)) => Err(UpstreamFailure { kind, status, elapsed, attempts, source }),
-        }
+        };
+        self.0.calls.ended(&result);
+        result
     }
 
     async fn call(

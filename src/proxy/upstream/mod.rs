@@ -34,6 +34,7 @@
 //!   than none, and a failure would send again what upstream has accepted.
 
 mod body;
+mod calls;
 mod client;
 mod config;
 mod connect;
@@ -45,6 +46,7 @@ mod template;
 mod tests;
 
 pub use self::body::{Content, ContentError, UpstreamBody};
+pub use self::calls::UpstreamCalls;
 pub use self::client::{MAX_ANSWER, Upstream, UpstreamAnswer, UpstreamRequest};
 pub use self::config::{UpstreamConfig, UpstreamConfigError};
 pub use self::connect::Connector;

@@ -679,6 +679,30 @@ async fn an_answer_that_dribbles_is_late_although_its_head_came_in_time() {
 }
 
 #[tokio::test]
+async fn the_last_success_and_the_last_failure_are_remembered_with_its_reason() {
+    let double = Double::start(|mut peer, number| async move {
+        peer.request().await;
+        let answer = [OK, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"];
+        peer.send(answer[number.min(1)]).await;
+    })
+    .await;
+    let upstream = double.upstream(PATIENCE);
+    assert_eq!(upstream.calls(), UpstreamCalls::default());
+    upstream.send(request("hello")).await.unwrap();
+    let calls = upstream.calls();
+    assert!(calls.last_success.is_some() && calls.last_failure.is_none(), "{calls:?}");
+    drop(upstream.send(request("hello")).await);
+    let after = upstream.calls();
+    assert_eq!(after.last_success, calls.last_success);
+    assert_eq!(after.last_failure.unwrap().1, "upstream answered 503");
+    drop(double);
+    let gone = Upstream::new(&UpstreamConfig::new("http://127.0.0.1:1").unwrap());
+    gone.send(request("hello")).await.unwrap_err();
+    let (_, reason) = gone.calls().last_failure.unwrap();
+    assert!(reason.starts_with("no connection to upstream: "), "{reason}");
+}
+
+#[tokio::test]
 async fn the_second_attempt_has_what_the_first_left_of_the_time() {
     let double = Double::start(|mut peer, number| async move {
         peer.request().await;

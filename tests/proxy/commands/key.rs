@@ -88,12 +88,15 @@ fn keys_are_listed_without_their_secrets() {
     assert_eq!(
         lines,
         [
-            "ours    active   sign",
-            "line-2  expired  sign,token,url  until 2026-01-01T00:00:00Z",
-            "urls    not yet  url  from 2100-01-01T00:00:00Z  only github.com/acme/*",
-            "token   active   sign",
+            "NAME    STATE    FOR             FROM                  UNTIL                 ONLY               USED  LAST USED",
+            "ours    active   sign            -                     -                     -                  -     -",
+            "line-2  expired  sign,token,url  -                     2026-01-01T00:00:00Z  -                  -     -",
+            "urls    pending  url             2100-01-01T00:00:00Z  -                     github.com/acme/*  -     -",
+            "token   active   sign            -                     -                     -                  -     -",
         ]
     );
+    let why = "uses are not known: no gate listens on hookgate-state/control.sock\n";
+    assert_eq!((plain.code, &*plain.stderr), (Some(0), why));
     let json = list(&["--json"]);
     let keys: Vec<Value> = serde_json::from_str(&json.stdout).expect("JSON");
     let states: Vec<_> = keys.iter().map(|key| key["state"].as_str().expect("a word")).collect();
@@ -106,6 +109,7 @@ fn keys_are_listed_without_their_secrets() {
         (&keys[2]["from"], &keys[3]["kind"]),
         (&"2100-01-01T00:00:00Z".into(), &"whsec".into())
     );
+    assert_eq!((&keys[0]["used"], &keys[0]["last_used"]), (&Value::Null, &Value::Null));
     for output in [&plain.stdout, &json.stdout] {
         assert!([KEY, OTHER_KEY, TOKEN].iter().all(|key| !output.contains(key)), "{output}");
     }

@@ -1,42 +1,93 @@
 //! `hookgate key list`, `rotate` and `revoke`: what is in a key file, and changes of it.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use data_encoding::BASE64;
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::key::{self, Key, KeyKind, KeyState, Keyring, Use};
 use hookgate::keystore::{ChangeError, change_key_file};
+use hookgate::proxy::control::{ControlClient, KeyStatus, SOCKET_NAME};
 use hookgate::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::fail;
 use crate::args::{KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
-use crate::check::{keys, warn};
+use crate::check::warn;
 use crate::hook::read_keys;
+use crate::live::{ask, short};
+use crate::output::{Failure, table};
 
 pub(crate) fn list(args: &KeyListArgs) -> ExitCode {
-    let read = args.choice.resolve().and_then(|hook| read_keys(&hook.key_file));
-    let ring = match read {
-        Ok((ring, _)) => ring,
+    let read = args.choice.load().and_then(|config| {
+        let state_dir = config.state_dir.clone();
+        let path = args.choice.resolve_in(config)?.key_file;
+        Ok((read_keys(&path)?.0, path, state_dir))
+    });
+    let (ring, path, state_dir) = match read {
+        Ok(read) => read,
         Err(message) => return fail(&message),
     };
+    // The file does not know of it.
+    let uses = match uses(&path, &state_dir) {
+        Ok(uses) => uses,
+        Err(why) => {
+            eprintln!("uses are not known: {why}");
+            Vec::new()
+        }
+    };
+    let uses_of = |key: &Key| uses.iter().find(|known| known.name == key.name());
     let now = SystemClock.now();
     if args.json {
-        let listed: Vec<_> = ring.keys().map(|key| listed(key, &ring, now)).collect();
+        let listed: Vec<_> = ring.keys().map(|key| listed(key, uses_of(key), &ring, now)).collect();
         println!("{}", Value::from(listed));
-    } else {
-        print!("{}", keys(&ring, now, ""));
+        return ExitCode::SUCCESS;
+    }
+    let mut table = table();
+    table.set_header(["NAME", "STATE", "FOR", "FROM", "UNTIL", "ONLY", "USED", "LAST USED"]);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    for key in ring.keys() {
+        let used = uses_of(key);
+        table.add_row([
+            key.name().into(),
+            state(key, now).into(),
+            key.uses().to_string(),
+            or_dash(key.from().map(|from| from.to_string())),
+            or_dash(key.until().map(|until| until.to_string())),
+            or_dash(key.repositories().map(ToString::to_string)),
+            or_dash(used.map(|used| used.used.to_string())),
+            or_dash(used.and_then(|used| used.last_used.as_deref()).map(short)),
+        ]);
+    }
+    for line in table.lines() {
+        println!("{}", line.trim());
     }
     ExitCode::SUCCESS
 }
 
-fn listed(key: &Key, ring: &Keyring, now: Timestamp) -> Value {
-    let state = match key.state(now) {
+/// How often the keys of a file were used, by the gate that runs with this state folder.
+fn uses(path: &Path, state_dir: &Path) -> Result<Vec<KeyStatus>, String> {
+    let client = ControlClient::new(state_dir.join(SOCKET_NAME));
+    let status = ask(client.gate_status()).map_err(|failure| match failure {
+        Failure::Control(error) => crate::chain(&error),
+        _ => "the gate cannot be asked".into(),
+    })?;
+    let whole = |path: &Path| std::fs::canonicalize(path).ok();
+    let path = whole(path);
+    let file = status.key_files.into_iter().find(|file| whole(Path::new(&file.path)) == path);
+    Ok(file.ok_or("the gate that runs does not take keys of this file")?.keys)
+}
+
+fn state(key: &Key, now: Timestamp) -> &'static str {
+    match key.state(now) {
         KeyState::Pending => "pending",
         KeyState::Active => "active",
         KeyState::Expired => "expired",
-    };
+    }
+}
+
+fn listed(key: &Key, used: Option<&KeyStatus>, ring: &Keyring, now: Timestamp) -> Value {
     let kind = match key.kind() {
         KeyKind::SigningToken => "whsec",
         KeyKind::Encoded => "base64",
@@ -52,9 +103,10 @@ fn listed(key: &Key, ring: &Keyring, now: Timestamp) -> Value {
     let words = |uses: &mut dyn Iterator<Item = Use>| -> Vec<_> { uses.map(Use::as_str).collect() };
     let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
     json!({
-        "name": key.name(), "state": state, "kind": kind, "uses": words(&mut key.uses().iter()),
+        "name": key.name(), "state": state(key, now), "kind": kind, "uses": words(&mut key.uses().iter()),
         "primary_for": words(&mut { primary }), "from": time(key.from()), "until": time(key.until()),
         "repositories": key.repositories().map(ToString::to_string), "weak": key.is_weak(),
+        "used": used.map(|used| used.used), "last_used": used.and_then(|used| used.last_used.as_ref()),
     })
 }
 
@@ -133,6 +185,6 @@ pub(crate) fn revoke(args: &KeyRevokeArgs) -> ExitCode {
     }
 }
 
-fn refused(path: &std::path::Path, error: &ChangeError) -> ExitCode {
+fn refused(path: &Path, error: &ChangeError) -> ExitCode {
     fail(&format!("{}: {error}", path.display()))
 }

@@ -10,9 +10,9 @@ use hookgate::proxy::spool::{Page, RecordId, Selection, State};
 use hookgate::time::Timestamp;
 use serde_json::json;
 
-use super::output::{Failure, Out, Progress};
 use super::{PAGE, count, deliveries, quick_count};
 use crate::args::{SpoolChangeArgs, SpoolPurgeArgs};
+use crate::output::{Failure, Out, Progress};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {

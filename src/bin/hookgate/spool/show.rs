@@ -13,9 +13,9 @@ use hookgate::proxy::spool::{Entry, Health, Page, Selection, Stored};
 use hookgate::proxy::telemetry::{TraceParent, printable, printable_lines};
 use hookgate::time::Timestamp;
 
-use super::output::{Failure, Out, Progress, length, not_written, table, time};
 use super::{PAGE, deliveries, quick_count};
 use crate::args::{SpoolExportArgs, SpoolListArgs, SpoolShowArgs, SpoolStatusArgs};
+use crate::output::{Failure, Out, Progress, length, not_written, table, time};
 
 pub(super) async fn list(
     args: &SpoolListArgs,

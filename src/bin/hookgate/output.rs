@@ -9,7 +9,7 @@ use hookgate::time::Timestamp;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Why a command ends early.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Nobody reads its output any more.
     Pipe,
     /// What was to be said was said.
@@ -25,27 +25,27 @@ impl From<ControlError> for Failure {
 }
 
 /// The standard output.
-pub(super) struct Out(io::BufWriter<io::Stdout>);
+pub(crate) struct Out(io::BufWriter<io::Stdout>);
 
 impl Out {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(io::BufWriter::new(io::stdout()))
     }
 
-    pub(super) fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
 
-    pub(super) fn line(&mut self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.bytes(text.as_bytes())?;
         self.bytes(b"\n")
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.0.write_all(bytes).map_err(not_written)
     }
 
-    pub(super) fn table(&mut self, table: &Table) -> Result<(), Failure> {
+    pub(crate) fn table(&mut self, table: &Table) -> Result<(), Failure> {
         for line in table.lines() {
             self.line(line.trim())?;
         }
@@ -53,12 +53,12 @@ impl Out {
     }
 
     /// Writes what is left; so its failure is told.
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.0.flush().map_err(not_written)
     }
 }
 
-pub(super) fn not_written(error: io::Error) -> Failure {
+pub(crate) fn not_written(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         Failure::Pipe
     } else {
@@ -67,17 +67,17 @@ pub(super) fn not_written(error: io::Error) -> Failure {
 }
 
 /// Columns without lines, which other programs can read too.
-pub(super) fn table() -> Table {
+pub(crate) fn table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table
 }
 
 /// How far long work is, on the standard error if that is a terminal.
-pub(super) struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    pub(super) fn new(message: &'static str, total: Option<u64>) -> Self {
+    pub(crate) fn new(message: &'static str, total: Option<u64>) -> Self {
         let template = match total {
             Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {eta}",
             None => "{spinner} {msg} {human_pos}",
@@ -90,11 +90,11 @@ impl Progress {
         Self(bar.with_message(message))
     }
 
-    pub(super) fn hidden() -> Self {
+    pub(crate) fn hidden() -> Self {
         Self(ProgressBar::hidden())
     }
 
-    pub(super) fn advance(&self, count: usize) {
+    pub(crate) fn advance(&self, count: usize) {
         self.0.inc(count as u64);
     }
 }
@@ -106,12 +106,12 @@ impl Drop for Progress {
 }
 
 /// RFC 3339 in UTC, to the second.
-pub(super) fn time(time: Timestamp) -> String {
+pub(crate) fn time(time: Timestamp) -> String {
     Timestamp::from_seconds(time.as_seconds()).unwrap_or(time).to_string()
 }
 
 /// The two largest units of a length of time.
-pub(super) fn length(length: Duration) -> String {
+pub(crate) fn length(length: Duration) -> String {
     let seconds = length.as_secs();
     let units = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60), ("s", 1)];
     let Some(at) = units.iter().position(|(_, unit)| seconds >= *unit) else { return "0s".into() };
