@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod bench;
 mod operate;
 
 use std::num::NonZeroUsize;
@@ -12,6 +13,7 @@ use hookgate::proxy::config::Overrides;
 use hookgate::proxy::spool::{RecordId, State};
 use hookgate::time::Timestamp;
 
+pub(crate) use bench::BenchArgs;
 pub(crate) use operate::*;
 
 /// The gate for git webhooks: lets authentic pushes through to the service behind it, and nothing else.
@@ -92,6 +94,28 @@ Examples:
 
 Exit status: 0 answered 2xx, 1 refused or not answered, 2 wrong usage.")]
     Send(SendArgs),
+    /// Put a load of signed deliveries on an endpoint, and tell how it takes them.
+    ///
+    /// Each delivery is a new one: another body, id and signature, about the next of the repositories. It goes
+    /// over HTTP/1.1. Only endpoints on this machine are taken, unless --i-own-this-endpoint is said.
+    ///
+    /// With --rate (open loop), when each delivery is due is fixed beforehand, and its latency is measured from
+    /// then, as a git host would feel it: one that had to wait because others were not answered is not left out.
+    /// With --connections (closed loop), a connection that waits sends nothing, so a stall delays few deliveries
+    /// and hides those that should have been sent meanwhile. That shows how much an endpoint can take, and not how
+    /// long hosts wait. The line `latency` then adds what each connection would have measured if it had gone
+    /// on sending as often as usual (HdrHistogram's correction); `from sending` is what it did measure.
+    #[command(after_help = "\
+Examples:
+  hookgate bench --to http://127.0.0.1:8080/webhook --provider github --rate 500 --duration 30s
+  hookgate bench --to http://127.0.0.1:8080/webhook --provider gitea --connections 32 --size 8KiB
+  hookgate bench --to https://gate.example.com/webhook --provider gitlab --rate 50 --i-own-this-endpoint
+  hookgate bench --to http://127.0.0.1:8080/webhook --provider github --rate 500 --json | jq .latency.p99_ms
+
+Ctrl-C ends it early and still prints the report.
+
+Exit status: 0 all was answered 2xx, 1 not all or nothing was, 2 wrong usage.")]
+    Bench(BenchArgs),
     /// Show the webhook URL, and what to fill in at each host.
     ///
     /// Keys are shown on a terminal or with --show-key, and in a URL only for hosts that cannot prove their
@@ -114,6 +138,16 @@ What is there already stays as it is.
 
 Exit status: 0 both are there, 1 one could not be written, 2 wrong usage.")]
     Init(InitArgs),
+    /// Print the JSON Schema of the configuration file, for editors and other programs.
+    #[command(after_help = "\
+Examples:
+  hookgate schema > hookgate.schema.json
+  hookgate schema | jq '.properties | keys'
+
+Editors that know TOML take it from a first line `#:schema hookgate.schema.json` in the file.
+
+Exit status: 0 printed, 2 wrong usage.")]
+    Schema,
     /// Print what a shell needs to complete these commands.
     #[command(after_help = "\
 Examples:

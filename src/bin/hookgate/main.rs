@@ -1,11 +1,13 @@
 //! The `hookgate` program. It sees only the library's public names.
 
 mod args;
+mod bench;
 mod check;
 mod describe;
 mod hook;
 mod init;
 mod key;
+mod schema;
 mod send;
 mod serve;
 mod spool;
@@ -31,8 +33,10 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => send::sign(&args),
         Command::Send(args) => send::send(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Url(args) => url::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Schema => schema::run(),
         Command::Completions(args) => describe::completions(&args),
         Command::Man(args) => describe::man(&args),
     }

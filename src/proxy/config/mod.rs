@@ -15,6 +15,8 @@
 mod error;
 mod hook;
 mod raw;
+mod schema;
+mod spanned;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +29,7 @@ use std::time::Duration;
 pub use error::{ConfigError, Problem};
 pub use hook::{DeliveryMode, HookConfig, Paces};
 use raw::RawConfig;
+pub use schema::schema;
 use value::{Print, Reader};
 
 use super::spool::SpoolConfig;

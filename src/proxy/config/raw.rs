@@ -4,12 +4,13 @@
 
 use std::path::PathBuf;
 
+use super::spanned::Spanned;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
 type Text = Option<Spanned<String>>;
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawConfig {
     pub(super) listen: Text,
@@ -26,14 +27,14 @@ pub(super) struct RawConfig {
     pub(super) hook: Vec<Spanned<RawHook>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTls {
     pub(super) certificate_file: PathBuf,
     pub(super) key_file: PathBuf,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub(super) max_body: Text,
@@ -47,7 +48,7 @@ pub(super) struct RawLimits {
     pub(super) shutdown_delay: Text,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawUpstream {
     pub(super) url: Text,
@@ -57,7 +58,7 @@ pub(super) struct RawUpstream {
     pub(super) ca_file: Option<Spanned<PathBuf>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSpool {
     pub(super) enabled: Option<bool>,
@@ -68,7 +69,7 @@ pub(super) struct RawSpool {
     pub(super) history_bytes: Text,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHook {
     pub(super) name: Spanned<String>,
@@ -103,7 +104,7 @@ pub(super) struct RawHook {
     pub(super) generic: Option<RawGeneric>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAzureDevops {
     pub(super) user: Option<String>,
@@ -112,13 +113,13 @@ pub(super) struct RawAzureDevops {
     pub(super) mark_upstream: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGitee {
     pub(super) mode: Text,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGeneric {
     pub(super) header: Spanned<String>,

@@ -16,6 +16,25 @@ use hyper_util::rt::TokioExecutor;
 /// Longer than the gate may take.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
+/// What names the program at the other end.
+pub(crate) const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("hookgate/", env!("CARGO_PKG_VERSION")));
+
+/// The URL to send to, and how its host is reached.
+///
+/// An error never holds the URL: it may end with a key.
+pub(crate) fn endpoint(url: &str, ca_file: Option<&Path>) -> Result<(Uri, UpstreamConfig), String> {
+    const EXPECTED: &str = "--to: expected a URL such as https://gate.example.com/webhook";
+    let uri: Uri = url.parse().map_err(|_| EXPECTED)?;
+    let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or(EXPECTED)?;
+    let service = UpstreamConfig::new(&format!("{scheme}://{authority}")).map_err(|_| EXPECTED)?;
+    let service = match ca_file {
+        Some(path) => trusting(service, path)?,
+        None => service,
+    };
+    Ok((uri, service))
+}
+
 pub(super) struct Client {
     uri: Uri,
     host: HeaderValue,
@@ -29,18 +48,10 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// An error never holds the URL: it may end with a key.
     pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
-        const EXPECTED: &str = "--to: expected a URL such as https://gate.example.com/webhook";
-        let uri: Uri = url.parse().map_err(|_| EXPECTED)?;
-        let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or(EXPECTED)?;
-        let service =
-            UpstreamConfig::new(&format!("{scheme}://{authority}")).map_err(|_| EXPECTED)?;
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| EXPECTED)?;
-        let service = match ca_file {
-            Some(path) => trusting(service, path)?,
-            None => service,
-        };
+        let (uri, service) = endpoint(url, ca_file)?;
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let host = HeaderValue::from_str(authority).map_err(|_| "--to: a host that is none")?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         let http = Legacy::builder(TokioExecutor::new())
@@ -54,8 +65,7 @@ impl Client {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         request.headers_mut().insert(HOST, self.host.clone());
-        let agent = concat!("hookgate/", env!("CARGO_PKG_VERSION"));
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
+        request.headers_mut().insert(USER_AGENT, AGENT);
         let origin = self.host.to_str().unwrap_or_default();
         match tokio::time::timeout(TIMEOUT, self.http.request(request)).await {
             Ok(Ok(answer)) => {
