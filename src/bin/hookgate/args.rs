@@ -222,7 +222,9 @@ pub(crate) enum KeyCommand {
     #[command(after_help = "\
 Examples:
   hookgate key generate
-  hookgate key generate --name 2026-12 --use sign >> webhook.key")]
+  hookgate key generate --name 2026-12 --use sign >> webhook.key
+
+Exit status: 0 printed, 1 no such name or use, 2 wrong usage.")]
     Generate(GenerateArgs),
     /// Check a key file and show its keys without their secrets.
     #[command(after_help = "\
@@ -308,13 +310,17 @@ Examples:
   hookgate spool list --repository https://github.com/acme/widgets.git --before 2h
   hookgate spool list --json --limit 1000 | jq -r .repository
 
-With --json, each delivery is one line.")]
+With --json, each delivery is one line.
+
+Exit status: 0 shown, 1 not shown, 2 wrong usage.")]
     List(SpoolListArgs),
     /// Show one delivery with its headers and body.
     #[command(after_help = "\
 Examples:
   hookgate spool show 17
-  hookgate spool show 17 --json | jq -r .body")]
+  hookgate spool show 17 --json | jq -r .body
+
+Exit status: 0 shown, 1 there is none or it is not shown, 2 wrong usage.")]
     Show(SpoolShowArgs),
     /// Send deliveries again, now: dead and delivered ones, and pending ones without further delay.
     #[command(after_help = "\
@@ -324,7 +330,9 @@ Examples:
   hookgate spool redeliver --state delivered --hook default --before 1h
   hookgate spool redeliver --all
 
-What is being sent at this moment is left alone.")]
+What is being sent at this moment is left alone.
+
+Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
     Redeliver(SpoolChangeArgs),
     /// Remove deliveries for good, also those that have not arrived.
     #[command(after_help = "\
@@ -333,7 +341,9 @@ Examples:
   hookgate spool purge --dead --before 7d --yes
   hookgate spool purge --all --hook old
 
-What is being sent at this moment is left alone. Without --yes, it asks.")]
+What is being sent at this moment is left alone. Without --yes, it asks.
+
+Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
     Purge(SpoolPurgeArgs),
     /// Write deliveries with their headers and bodies as JSON, one a line.
     #[command(after_help = "\
@@ -341,13 +351,17 @@ Examples:
   hookgate spool export > deliveries.jsonl
   hookgate spool export --state dead --output dead.jsonl
 
-A body that is no UTF-8 stands as base64 in the field body_base64.")]
+A body that is no UTF-8 stands as base64 in the field body_base64.
+
+Exit status: 0 written, 1 not all of it, 2 wrong usage.")]
     Export(SpoolExportArgs),
     /// Show how many deliveries wait, since when, and whether there is room.
     #[command(after_help = "\
 Examples:
   hookgate spool status
-  hookgate spool status --json | jq .dead")]
+  hookgate spool status --json | jq .dead
+
+Exit status: 0 shown, 1 not shown, 2 wrong usage.")]
     Status(SpoolStatusArgs),
 }
 
