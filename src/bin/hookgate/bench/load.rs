@@ -135,6 +135,11 @@ impl Shared {
         self.tally.lock().expect("no thread panicked")
     }
 
+    /// Parts take turns: how much of its interval passes before the first of this part is due.
+    fn turn(&self) -> f64 {
+        self.index as f64 / self.parts as f64
+    }
+
     fn make(&self, nth: u64) -> Request<Delivery> {
         let mut maker = self.maker.lock().expect("no thread panicked");
         maker.make(self.index + nth * self.parts)
@@ -247,7 +252,8 @@ impl Pacer {
             permits: Semaphore::new(0),
             starting: AtomicUsize::new(0),
             rate,
-            total: (whole.as_secs_f64() * rate).ceil() as u64,
+            // A product that is a whole number may come out a hair above it.
+            total: (whole.as_secs_f64() * rate - shared.turn() - 1e-6).ceil() as u64,
         };
         let (due, shared, runtime) = (Arc::new(due), Arc::clone(shared), runtime.clone());
         let (stop, stopped) = watch::channel(false);
@@ -267,9 +273,7 @@ impl Pacer {
 impl Due {
     /// When the `nth` of this part is due.
     fn at(&self, shared: &Shared, nth: u64) -> Instant {
-        // Parts take turns.
-        let offset = shared.index as f64 / shared.parts as f64;
-        shared.times.start + Duration::from_secs_f64((nth as f64 + offset) / self.rate)
+        shared.times.start + Duration::from_secs_f64((nth as f64 + shared.turn()) / self.rate)
     }
 }
 
