@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod bench;
 mod live;
 mod operate;
 
@@ -13,6 +14,7 @@ use hookgate::proxy::config::Overrides;
 use hookgate::proxy::spool::{RecordId, State};
 use hookgate::time::Timestamp;
 
+pub(crate) use bench::BenchArgs;
 pub(crate) use live::*;
 pub(crate) use operate::*;
 
@@ -143,6 +145,28 @@ Examples:
 
 Exit status: 0 answered 2xx, 1 refused or not answered, 2 wrong usage.")]
     Send(SendArgs),
+    /// Put a load of signed deliveries on an endpoint, and tell how it takes them.
+    ///
+    /// Each delivery is a new one: another body, id and signature, about the next of the repositories. It goes
+    /// over HTTP/1.1. Only endpoints on this machine are taken, unless --i-own-this-endpoint is said.
+    ///
+    /// With --rate (open loop), when each delivery is due is fixed beforehand, and its latency is measured from
+    /// then, as a git host would feel it: one that had to wait because others were not answered is not left out.
+    /// With --connections (closed loop), a connection that waits sends nothing, so a stall delays few deliveries
+    /// and hides those that should have been sent meanwhile. That shows how much an endpoint can take, and not how
+    /// long hosts wait. The line `latency` then adds what each connection would have measured if it had gone
+    /// on sending as often as usual (HdrHistogram's correction); `from sending` is what it did measure.
+    #[command(after_help = "\
+Examples:
+  hookgate bench --to http://127.0.0.1:8080/webhook --provider github --rate 500 --duration 30s
+  hookgate bench --to http://127.0.0.1:8080/webhook --provider gitea --connections 32 --size 8KiB
+  hookgate bench --to https://gate.example.com/webhook --provider gitlab --rate 50 --i-own-this-endpoint
+  hookgate bench --to http://127.0.0.1:8080/webhook --provider github --rate 500 --json | jq .latency.p99_ms
+
+Ctrl-C ends it early and still prints the report.
+
+Exit status: 0 all was answered 2xx, 1 not all or nothing was, 2 wrong usage.")]
+    Bench(BenchArgs),
     /// Show the webhook URL, and what to fill in at each host.
     ///
     /// Keys are shown on a terminal or with --show-key, and in a URL only for hosts that cannot prove their
@@ -165,6 +189,16 @@ What is there already stays as it is.
 
 Exit status: 0 both are there, 1 one could not be written, 2 wrong usage.")]
     Init(InitArgs),
+    /// Print the JSON Schema of the configuration file, for editors and other programs.
+    #[command(after_help = "\
+Examples:
+  hookgate schema > hookgate.schema.json
+  hookgate schema | jq '.properties | keys'
+
+Editors that know TOML take it from a first line `#:schema hookgate.schema.json` in the file.
+
+Exit status: 0 printed, 2 wrong usage.")]
+    Schema,
     /// Print what a shell needs to complete these commands.
     #[command(after_help = "\
 Examples:
@@ -239,7 +273,9 @@ pub(crate) enum KeyCommand {
     #[command(after_help = "\
 Examples:
   hookgate key generate
-  hookgate key generate --name 2026-12 --use sign >> webhook.key")]
+  hookgate key generate --name 2026-12 --use sign >> webhook.key
+
+Exit status: 0 printed, 1 no such name or use, 2 wrong usage.")]
     Generate(GenerateArgs),
     /// Check a key file and show its keys without their secrets.
     #[command(after_help = "\
@@ -328,13 +364,17 @@ Examples:
   hookgate spool list --repository https://github.com/acme/widgets.git --before 2h
   hookgate spool list --json --limit 1000 | jq -r .repository
 
-With --json, each delivery is one line.")]
+With --json, each delivery is one line.
+
+Exit status: 0 shown, 1 not shown, 2 wrong usage.")]
     List(SpoolListArgs),
     /// Show one delivery with its headers and body.
     #[command(after_help = "\
 Examples:
   hookgate spool show 17
-  hookgate spool show 17 --json | jq -r .body")]
+  hookgate spool show 17 --json | jq -r .body
+
+Exit status: 0 shown, 1 there is none or it is not shown, 2 wrong usage.")]
     Show(SpoolShowArgs),
     /// Send deliveries again, now: dead and delivered ones, and pending ones without further delay.
     #[command(after_help = "\
@@ -344,7 +384,9 @@ Examples:
   hookgate spool redeliver --state delivered --hook default --before 1h
   hookgate spool redeliver --all
 
-What is being sent at this moment is left alone.")]
+What is being sent at this moment is left alone.
+
+Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
     Redeliver(SpoolChangeArgs),
     /// Remove deliveries for good, also those that have not arrived.
     #[command(after_help = "\
@@ -353,7 +395,9 @@ Examples:
   hookgate spool purge --dead --before 7d --yes
   hookgate spool purge --all --hook old
 
-What is being sent at this moment is left alone. Without --yes, it asks.")]
+What is being sent at this moment is left alone. Without --yes, it asks.
+
+Exit status: 0 done, 1 not done or not all of it, 2 wrong usage.")]
     Purge(SpoolPurgeArgs),
     /// Write deliveries with their headers and bodies as JSON, one a line.
     #[command(after_help = "\
@@ -361,13 +405,17 @@ Examples:
   hookgate spool export > deliveries.jsonl
   hookgate spool export --state dead --output dead.jsonl
 
-A body that is no UTF-8 stands as base64 in the field body_base64.")]
+A body that is no UTF-8 stands as base64 in the field body_base64.
+
+Exit status: 0 written, 1 not all of it, 2 wrong usage.")]
     Export(SpoolExportArgs),
     /// Show how many deliveries wait, since when, and whether there is room.
     #[command(after_help = "\
 Examples:
   hookgate spool status
-  hookgate spool status --json | jq .dead")]
+  hookgate spool status --json | jq .dead
+
+Exit status: 0 shown, 1 not shown, 2 wrong usage.")]
     Status(SpoolStatusArgs),
 }
 

@@ -51,7 +51,7 @@ fn write_all(folder: &Path) -> io::Result<()> {
     clap_mangen::generate_to(Args::command(), folder)
 }
 
-fn print(bytes: &[u8]) -> ExitCode {
+pub(crate) fn print(bytes: &[u8]) -> ExitCode {
     match io::stdout().write_all(bytes) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read it has enough.

@@ -1,6 +1,7 @@
 //! The `hookgate` program. It sees only the library's public names.
 
 mod args;
+mod bench;
 mod check;
 mod describe;
 mod hook;
@@ -8,6 +9,7 @@ mod init;
 mod key;
 mod live;
 mod output;
+mod schema;
 mod send;
 mod serve;
 mod spool;
@@ -33,12 +35,14 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => send::sign(&args),
         Command::Send(args) => send::send(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Url(args) => url::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Enable(args) => live::switch::enable(&args),
         Command::Disable(args) => live::switch::disable(&args),
         Command::Status(args) => live::status::run(&args),
         Command::Log(args) => live::log::run(&args),
+        Command::Schema => schema::run(),
         Command::Completions(args) => describe::completions(&args),
         Command::Man(args) => describe::man(&args),
     }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::spanned::Spanned;
 use http::StatusCode;
 use http::header::HeaderName;
-use toml::Spanned;
 
 use super::Overrides;
 use super::raw::{RawGeneric, RawHook, RawUpstream};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use toml::Spanned;
+use super::spanned::Spanned;
 
 use super::value::{self, Reader};
 use crate::proxy::proxied::{Proxies, parse_network};

@@ -16,7 +16,9 @@ mod error;
 mod hook;
 mod listen;
 mod raw;
+mod schema;
 mod source;
+mod spanned;
 mod tracing;
 mod value;
 
@@ -30,6 +32,7 @@ use std::time::Duration;
 pub use error::{ConfigError, Problem};
 pub use hook::{DeliveryMode, HookConfig, Paces};
 use raw::RawConfig;
+pub use schema::schema;
 pub use source::AllowFrom;
 pub use tracing::TracingConfig;
 use value::{Print, Reader};

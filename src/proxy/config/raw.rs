@@ -4,14 +4,15 @@
 
 use std::path::PathBuf;
 
+use super::spanned::Spanned;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
 use super::source::List;
 
 type Text = Option<Spanned<String>>;
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawConfig {
     pub(super) listen: Text,
@@ -37,14 +38,14 @@ pub(super) struct RawConfig {
     pub(super) hook: Vec<Spanned<RawHook>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTls {
     pub(super) certificate_file: PathBuf,
     pub(super) key_file: PathBuf,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub(super) max_body: Text,
@@ -59,7 +60,7 @@ pub(super) struct RawLimits {
     pub(super) shutdown_delay: Text,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawUpstream {
     pub(super) url: Text,
@@ -69,7 +70,7 @@ pub(super) struct RawUpstream {
     pub(super) ca_file: Option<Spanned<PathBuf>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSpool {
     pub(super) enabled: Option<bool>,
@@ -80,7 +81,7 @@ pub(super) struct RawSpool {
     pub(super) history_bytes: Text,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTracing {
     pub(super) propagate: Option<bool>,
@@ -88,7 +89,7 @@ pub(super) struct RawTracing {
     pub(super) endpoint: Text,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHook {
     pub(super) name: Spanned<String>,
@@ -127,7 +128,7 @@ pub(super) struct RawHook {
     pub(super) generic: Option<RawGeneric>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAzureDevops {
     pub(super) user: Option<String>,
@@ -136,13 +137,13 @@ pub(super) struct RawAzureDevops {
     pub(super) mark_upstream: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGitee {
     pub(super) mode: Text,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGeneric {
     pub(super) header: Spanned<String>,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use toml::Spanned;
+use super::spanned::Spanned;
 
 use super::value::{self, Reader};
 use crate::pace::Rate;

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::spanned::Spanned;
 use bytesize::ByteSize;
 use sha2::{Digest, Sha256};
-use toml::Spanned;
 
 use super::error::{ConfigError, Problem, place};
 

@@ -1,8 +1,10 @@
 //! The commands that operators use beside a running gate: what they print, and what they end with.
 
+mod bench;
 mod describe;
 mod init;
 mod key;
+mod schema;
 mod send;
 mod url;
 mod verify;
@@ -32,6 +34,9 @@ fn every_command_has_a_help_with_an_example() {
             let (_, examples) = help.split_once("Examples:\n").expect(&help);
             let example = format!(" hookgate {}", command.join(" "));
             assert!(examples.contains(&example), "{help}");
+            assert!(examples.contains("\nExit status: 0 "), "{help}");
+            // Neither colours nor anything else that is for a terminal.
+            assert!(!help.contains('\x1b'), "{help}");
             seen += 1;
             continue;
         };

@@ -164,6 +164,15 @@ impl Setup {
         self.spawn().wait(PATIENCE)
     }
 
+    /// Runs the program until this happens, and interrupts it.
+    #[track_caller]
+    pub(crate) fn run_until(self, what: &str, happens: impl FnMut() -> Option<()>) -> Finished {
+        let running = self.spawn();
+        until(what, happens);
+        assert!(running.signal("INT"), "the program is gone");
+        running.wait(PATIENCE)
+    }
+
     fn spawn(self) -> Running {
         let mut passed = self.passed.into_iter();
         let program = OsString::from(env!("CARGO_BIN_EXE_hookgate"));

@@ -15,6 +15,25 @@ use hyper_util::rt::TokioExecutor;
 /// Longer than the gate may take.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
+/// What names the program at the other end.
+pub(crate) const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("hookgate/", env!("CARGO_PKG_VERSION")));
+
+/// The URL to send to, and how its host is reached.
+///
+/// An error never holds the URL: it may end with a key.
+pub(crate) fn endpoint(url: &str, ca_file: Option<&Path>) -> Result<(Uri, UpstreamConfig), String> {
+    const EXPECTED: &str = "--to: expected a URL such as https://gate.example.com/webhook";
+    let (service, target) = split(url).ok_or(EXPECTED)?;
+    let uri: Uri = target.parse().map_err(|_| EXPECTED)?;
+    let service = UpstreamConfig::new(service).map_err(|_| EXPECTED)?;
+    let service = match ca_file {
+        Some(path) => trusting(service, path)?,
+        None => service,
+    };
+    Ok((uri, service))
+}
+
 pub(super) struct Client {
     uri: Uri,
     host: HeaderValue,
@@ -30,20 +49,10 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// An error never holds the URL: it may end with a key.
     pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
-        const EXPECTED: &str = "--to: expected a URL such as https://gate.example.com/webhook";
-        let (service, target) = match split(url) {
-            Some((service, target)) => (UpstreamConfig::new(service), target.parse::<Uri>()),
-            None => return Err(EXPECTED.into()),
-        };
-        let (service, uri) = (service.map_err(|_| EXPECTED)?, target.map_err(|_| EXPECTED)?);
-        let authority = uri.authority().ok_or(EXPECTED)?;
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| EXPECTED)?;
-        let service = match ca_file {
-            Some(path) => trusting(service, path)?,
-            None => service,
-        };
+        let (uri, service) = endpoint(url, ca_file)?;
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let host = HeaderValue::from_str(authority).map_err(|_| "--to: a host that is none")?;
         let origin = service.origin();
         let origin = origin.split_once("://").map_or(&*origin, |(_, host)| host).into();
         let http = Legacy::builder(TokioExecutor::new()).build(service.connector());
@@ -56,8 +65,7 @@ impl Client {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         request.headers_mut().insert(HOST, self.host.clone());
-        let agent = concat!("hookgate/", env!("CARGO_PKG_VERSION"));
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
+        request.headers_mut().insert(USER_AGENT, AGENT);
         let origin = &self.origin;
         match tokio::time::timeout(TIMEOUT, self.http.request(request)).await {
             Ok(Ok(answer)) => {

@@ -1,7 +1,7 @@
 //! `hookgate sign` and `hookgate send`: deliveries as hosts make them.
 
-mod client;
-mod sample;
+pub(crate) mod client;
+pub(crate) mod sample;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -26,7 +26,7 @@ use client::{Answer, Client};
 use sample::{Address, event_headers, event_name, random_id, sample};
 
 /// As large as a form of the largest delivery: 75 MiB.
-const MAX_BODY: u64 = 75 << 20;
+pub(crate) const MAX_BODY: u64 = 75 << 20;
 
 pub(crate) fn sign(args: &SignArgs) -> ExitCode {
     match signed(args) {
@@ -80,8 +80,33 @@ fn scheme_of(hook: &HookConfig, provider: Provider) -> Result<&dyn Scheme, Strin
     })
 }
 
+/// Where a host shows what proves its deliveries.
+pub(crate) enum Place<'a> {
+    Headers(&'a dyn Scheme),
+    Url,
+}
+
+pub(crate) fn place_of_proof<'a>(
+    hook: &'a HookConfig,
+    provider: Provider,
+    key: &Key,
+) -> Result<Place<'a>, String> {
+    match hook.schemes.get(provider) {
+        Some(scheme) => Ok(Place::Headers(scheme)),
+        None if provider == Provider::Generic => scheme_of(hook, provider).map(Place::Headers),
+        None if key.kind() == KeyKind::Plain && key.uses().contains(Use::Url) => Ok(Place::Url),
+        None => Err(format!("key {} does not stand in a URL", key.name())),
+    }
+}
+
+/// The key as the last segment of the URL.
+pub(crate) fn push_key(url: &mut String, key: &Key) {
+    url.push('/');
+    url.push_str(&String::from_utf8_lossy(key.secret().expose()));
+}
+
 /// The key of this name, or the first that is active and fits the provider.
-fn key_of(
+pub(crate) fn key_of(
     ring: &Keyring,
     provider: Provider,
     name: Option<&str>,
@@ -102,7 +127,7 @@ fn key_of(
     key.cloned().ok_or_else(|| format!("the key file has no active key that fits {provider}"))
 }
 
-fn prove(
+pub(crate) fn prove(
     scheme: &dyn Scheme,
     body: &[u8],
     key: &Key,
@@ -163,17 +188,14 @@ fn sent(args: &SendArgs) -> Result<Report, String> {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => format!("{}{}", listening(&args.choice.load()?), hook.path),
     };
-    match hook.schemes.get(args.provider) {
+    match place_of_proof(&hook, args.provider, &key)? {
         // Bitbucket Server never signs its test.
-        Some(_)
+        Place::Headers(_)
             if args.provider == Provider::BitbucketServer && args.event == SampleEvent::Ping => {}
-        Some(scheme) => sample.headers.extend(prove(scheme, &sample.body, &key, &id, now)?),
-        None if args.provider == Provider::Generic => scheme_of(&hook, args.provider).map(drop)?,
-        None if key.kind() == KeyKind::Plain && key.uses().contains(Use::Url) => {
-            to.push('/');
-            to.push_str(&String::from_utf8_lossy(key.secret().expose()));
+        Place::Headers(scheme) => {
+            sample.headers.extend(prove(scheme, &sample.body, &key, &id, now)?);
         }
-        None => return Err(format!("key {} does not stand in a URL", key.name())),
+        Place::Url => push_key(&mut to, &key),
     }
     let client = Client::new(&to, args.ca_file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -130,6 +130,18 @@ pub(crate) fn sample(
     id: &str,
     now: Timestamp,
 ) -> Result<Sample, String> {
+    sample_of(provider, event, address, &Change::new(event, name)?, id, now)
+}
+
+/// A delivery that tells of this change.
+pub(crate) fn sample_of(
+    provider: Provider,
+    event: SampleEvent,
+    address: &Address,
+    change: &Change,
+    id: &str,
+    now: Timestamp,
+) -> Result<Sample, String> {
     let word = event_name(provider, event);
     let mut headers = event_headers(provider, word, id)?;
     let media = match provider {
@@ -148,7 +160,6 @@ pub(crate) fn sample(
         let is_ping = if event == SampleEvent::Ping { "true" } else { "false" };
         headers.insert("x-gitee-ping", HeaderValue::from_static(is_ping));
     }
-    let change = Change::new(event, name)?;
     let body = match (provider, event) {
         (Provider::BitbucketServer, SampleEvent::Ping) => json!({"test": true}),
         (Provider::Github, SampleEvent::Ping) => json!({
@@ -166,12 +177,13 @@ pub(crate) fn sample(
             | Provider::StandardWebhooks,
             SampleEvent::Ping,
         ) => return Err(format!("{provider} has no ping: its test is an ordinary push")),
-        _ => push(provider, event, address, &change, now),
+        _ => push(provider, event, address, change, now),
     };
     Ok(Sample { headers, body: body.to_string().into_bytes() })
 }
 
-struct Change {
+/// What became of a branch or tag.
+pub(crate) struct Change {
     full: String,
     short: String,
     is_tag: bool,
@@ -181,9 +193,6 @@ struct Change {
 
 impl Change {
     fn new(event: SampleEvent, name: &str) -> Result<Self, String> {
-        let is_tag = event == SampleEvent::Tag;
-        let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
-        let full = format!("refs/{}/{short}", if is_tag { "tags" } else { "heads" });
         let after = random_hex(20)?;
         let before = match event {
             SampleEvent::Push => random_hex(20)?,
@@ -191,7 +200,15 @@ impl Change {
             // Nothing changed: so Gitea, Forgejo and Gogs try a hook.
             SampleEvent::Ping => after.clone(),
         };
-        Ok(Self { full, short: short.into(), is_tag, before, after })
+        Ok(Self::between(event, name, before, after))
+    }
+
+    /// From one commit to another.
+    pub(crate) fn between(event: SampleEvent, name: &str, before: String, after: String) -> Self {
+        let is_tag = event == SampleEvent::Tag;
+        let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
+        let full = format!("refs/{}/{short}", if is_tag { "tags" } else { "heads" });
+        Self { full, short: short.into(), is_tag, before, after }
     }
 }
 
@@ -317,7 +334,7 @@ pub(crate) fn random_id() -> Result<String, String> {
     Ok([&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-"))
 }
 
-fn random_hex(bytes: usize) -> Result<String, String> {
+pub(crate) fn random_hex(bytes: usize) -> Result<String, String> {
     let mut random = vec![0; bytes];
     getrandom::fill(&mut random).map_err(|error| format!("no random bytes: {error}"))?;
     Ok(HEXLOWER.encode(&random))
