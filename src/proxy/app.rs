@@ -9,6 +9,8 @@
 //! and limits of single requests. What is bound or sized at the start (addresses, the state folder,
 //! connection limits) stays until a restart, and the log says so. A bad one changes nothing.
 
+mod vitals;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -50,6 +52,9 @@ use crate::switch::Switch;
 use crate::time::Timestamp;
 use crate::watch::{self, Reading, Take, WatchGuard, Watcher};
 
+use self::vitals::Pulse;
+pub use self::vitals::{Vital, Vitals};
+
 /// A sidecar whose sockets are bound.
 pub struct App {
     shared: Arc<Shared>,
@@ -88,6 +93,10 @@ struct Shared {
     listeners: Vec<Arc<ListenStats>>,
     connection_limit: usize,
     stopping: AtomicBool,
+    /// Whether deliveries are taken.
+    started: signal::Sender<bool>,
+    /// Of what accepts connections.
+    pulse: Pulse,
     spool: Option<SpoolParts>,
     watcher: Watcher,
     /// The files beside the key files that are followed.
@@ -188,6 +197,8 @@ impl App {
             listeners: vec![deliveries.stats()],
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
+            started: signal::Sender::new(false),
+            pulse: Pulse::new(),
             spool,
             watcher,
             metrics,
@@ -222,10 +233,9 @@ impl App {
         self.shared.live().stores.get(&hook.key_file).cloned()
     }
 
-    /// Looks at every file at once, as for SIGHUP.
-    pub fn reload_handle(&self) -> impl Fn() + Send + Sync + 'static {
-        let watcher = self.shared.watcher.clone();
-        move || watcher.check_now()
+    /// How it is, and reloads, while it [runs](Self::run).
+    pub fn vitals(&self) -> Vitals {
+        Vitals::new(&self.shared)
     }
 
     /// Serves until `shutdown` is ready, then drains.
@@ -247,10 +257,12 @@ impl App {
             .map(|control| tokio::spawn(control.serve(async move { drop(control_stopped.await) })));
         let (stop, stopped) = oneshot::channel::<()>();
         let stack = CloseUnreadLayer::new().layer(shared.stack.clone());
+        let pulsing = shared.clone();
         let serving = tokio::spawn(deliveries.serve(stack, async move {
             // Whether it is told so or the sender is gone: that is the end.
-            drop(stopped.await);
+            pulsing.pulse.answer_until(async { drop(stopped.await) }).await;
         }));
+        shared.started.send_replace(true);
         shutdown.await;
         tracing::info!("stopping: no longer ready");
         shared.stopping.store(true, Ordering::Relaxed);

@@ -18,4 +18,5 @@ mod pace;
 mod reload;
 mod spool;
 mod spool_cli;
+mod supervisor;
 mod usage;
