@@ -6,6 +6,7 @@ mod describe;
 mod hook;
 mod init;
 mod key;
+mod ready;
 mod send;
 mod serve;
 mod spool;
@@ -21,6 +22,7 @@ use args::{Args, Command, KeyCommand};
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Ready(args) => ready::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Key(KeyCommand::Generate(args)) => key::generate(&args),
         Command::Key(KeyCommand::Check(args)) => key::check(&args),

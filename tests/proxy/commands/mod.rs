@@ -3,6 +3,7 @@
 mod describe;
 mod init;
 mod key;
+mod ready;
 mod send;
 mod url;
 mod verify;
