@@ -10,6 +10,7 @@ mod canary;
 mod commands;
 mod corpus;
 mod deliver;
+mod deploy;
 mod gij;
 mod http;
 mod indexer;
