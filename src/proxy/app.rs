@@ -10,6 +10,7 @@
 //! connection limits) stays until a restart, and the log says so. A bad one changes nothing.
 
 mod operate;
+mod vitals;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -59,6 +60,9 @@ use crate::switch::Switch;
 use crate::time::Timestamp;
 use crate::watch::{self, Reading, Take, WatchGuard, Watcher};
 
+use self::vitals::Pulse;
+pub use self::vitals::{Vital, Vitals};
+
 /// A sidecar whose sockets are bound.
 pub struct App {
     shared: Arc<Shared>,
@@ -101,7 +105,11 @@ struct Shared {
     listening: Vec<(&'static str, String, Arc<ListenStats>)>,
     connection_limit: usize,
     stopping: AtomicBool,
-    started: Timestamp,
+    began: Timestamp,
+    /// Whether deliveries are taken.
+    started: signal::Sender<bool>,
+    /// Of what accepts connections.
+    pulse: Pulse,
     spool: Option<SpoolParts>,
     spans: Spans,
     /// What operators said of hooks, and where that is kept; locked while it is changed.
@@ -259,7 +267,9 @@ impl App {
             listening,
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
-            started,
+            began: started,
+            started: signal::Sender::new(false),
+            pulse: Pulse::new(),
             switch_file: Mutex::new(switch_file),
             switching: Mutex::new(state_dir),
             config_error: Mutex::default(),
@@ -322,10 +332,9 @@ impl App {
         self.shared.live().stores.get(&hook.key_file).cloned()
     }
 
-    /// Looks at every file at once, as for SIGHUP.
-    pub fn reload_handle(&self) -> impl Fn() + Send + Sync + 'static {
-        let watcher = self.shared.watcher.clone();
-        move || watcher.check_now()
+    /// How it is, and reloads, while it [runs](Self::run).
+    pub fn vitals(&self) -> Vitals {
+        Vitals::new(&self.shared)
     }
 
     /// Serves until `shutdown` is ready, then drains.
@@ -349,10 +358,12 @@ impl App {
             .map(|control| tokio::spawn(control.serve(async move { drop(control_stopped.await) })));
         let (stop, stopped) = oneshot::channel::<()>();
         let stack = CloseUnreadLayer::new().layer(shared.stack.clone());
+        let pulsing = shared.clone();
         let serving = tokio::spawn(deliveries.serve(stack, async move {
             // Whether it is told so or the sender is gone: that is the end.
-            drop(stopped.await);
+            pulsing.pulse.answer_until(async { drop(stopped.await) }).await;
         }));
+        shared.started.send_replace(true);
         shutdown.await;
         tracing::info!("stopping: no longer ready");
         shared.stopping.store(true, Ordering::Relaxed);

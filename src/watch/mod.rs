@@ -73,6 +73,7 @@ mod thread;
 mod tests;
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,6 +160,21 @@ impl Watcher {
     /// what is suspicious still needs its second read.
     pub fn check_now(&self) {
         self.handle.shared.check_now();
+    }
+
+    /// The same, and ready when it is done: every file was read, what was suspicious a second time, and
+    /// every reader was asked that had to be. Files that a reader has begun to follow meanwhile are
+    /// among them.
+    ///
+    /// While a file is written to again and again, that may be never. Ready also if the thread has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// The files are read also if the future is dropped.
+    pub fn check_and_wait(&self) -> impl Future<Output = ()> + Send + use<> {
+        let checked = self.handle.shared.check_and_tell();
+        // Nothing is sent: the other end is dropped.
+        async move { drop(checked.await) }
     }
 
     /// Whether there are no notifications, so that each change waits for the look of each second.

@@ -563,6 +563,54 @@ fn a_check_comes_at_once() {
     assert!(follower.expect_taken("three").confirmed);
 }
 
+#[test]
+fn who_waits_for_a_check_is_told_when_all_is_taken_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("keys"), dir.path().join("other"));
+    fs::write(&path, "one\n").unwrap();
+    fs::write(&other, "more\n").unwrap();
+    let pace = Pace { look: NEVER, quiet: NEVER, longest: NEVER, ..Pace::DEFAULT };
+    let watcher = Watcher::start(false, pace).unwrap();
+    let (taken, also_taken) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicUsize::new(0)));
+    let followed = Arc::new(Mutex::new(None));
+    let guard = watcher.watch(&path, MAX, None, {
+        let (taken, also_taken) = (taken.clone(), also_taken.clone());
+        let (followed, watcher) = (followed.clone(), watcher.clone());
+        move |reading: Reading<'_>| {
+            let text = String::from_utf8_lossy(reading.content().unwrap().bytes()).into_owned();
+            if !text.ends_with('\n') && !reading.is_confirmed() {
+                return Take::Suspicious;
+            }
+            if text == "three" {
+                // A file that names another one: that is read too.
+                let also_taken = also_taken.clone();
+                let guard = watcher.watch(&other, MAX, None, move |_| {
+                    also_taken.fetch_add(1, Ordering::Relaxed);
+                    Take::Taken
+                });
+                *followed.lock().unwrap() = Some(guard);
+            }
+            *taken.lock().unwrap() = text;
+            Take::Taken
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let check = || {
+        let checked = watcher.check_and_wait();
+        runtime.block_on(async { tokio::time::timeout(IN_FORCE, checked).await.unwrap() });
+        taken.lock().unwrap().clone()
+    };
+    assert_eq!(check(), "one\n");
+    fs::write(&path, "two\n").unwrap();
+    assert_eq!(check(), "two\n");
+    // Half a file takes two reads.
+    fs::write(&path, "three").unwrap();
+    assert_eq!(check(), "three");
+    assert_eq!(also_taken.load(Ordering::Relaxed), 1);
+    assert_eq!(check(), "three");
+    drop((guard, followed.lock().unwrap().take()));
+}
+
 // === readers and handles ===
 
 #[test]

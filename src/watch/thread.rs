@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use super::chain::{Chain, DirId, Stamp};
 use super::hints::{Hint, Hints};
 use super::read::{Seen, read};
@@ -34,6 +36,8 @@ struct Inbox {
     hinted: Option<Instant>,
     rearm: bool,
     check_now: bool,
+    /// Dropped when all is read that was to be.
+    checks: Vec<oneshot::Sender<()>>,
     wake: bool,
     stop: bool,
     added: Vec<Watched>,
@@ -57,6 +61,16 @@ impl Shared {
     pub(super) fn check_now(&self) {
         self.inbox().check_now = true;
         self.arrived.notify_one();
+    }
+
+    pub(super) fn check_and_tell(&self) -> oneshot::Receiver<()> {
+        let (check, checked) = oneshot::channel();
+        let mut inbox = self.inbox();
+        inbox.check_now = true;
+        inbox.checks.push(check);
+        drop(inbox);
+        self.arrived.notify_one();
+        checked
     }
 
     pub(super) fn wake(&self) {
@@ -126,6 +140,7 @@ pub(super) struct Thread {
     hints: Hints,
     pace: Pace,
     entries: Vec<Entry>,
+    checks: Vec<oneshot::Sender<()>>,
     look_at: Instant,
     rearm: bool,
 }
@@ -138,6 +153,7 @@ impl Thread {
             hints,
             pace,
             entries: Vec::new(),
+            checks: Vec::new(),
             look_at: Instant::now() + pace.look,
             rearm: false,
         }
@@ -154,6 +170,11 @@ impl Thread {
             }
             self.take_in(inbox);
             self.turn();
+            if self.entries.iter().all(|entry| entry.state.due().is_none())
+                && self.shared.inbox().added.is_empty()
+            {
+                self.checks.clear();
+            }
         }
     }
 
@@ -166,6 +187,7 @@ impl Thread {
             dirs: BTreeMap::new(),
         }));
         self.rearm |= inbox.rearm;
+        self.checks.extend(inbox.checks);
         for entry in &mut self.entries {
             if let Some(at) = inbox.hinted {
                 entry.state.hint(at);

@@ -41,6 +41,17 @@ Examples:
 Exit status: 0 stopped after everything was finished, 1 could not start, 2 wrong usage,
 3 the grace period ended with connections open, 4 stopped at once by a second signal.")]
     Serve(ServeArgs),
+    /// Ask a running gate whether deliveries can come in, as a probe of containers and scripts.
+    ///
+    /// Asks its health listener for /ready, and prints what is missing.
+    #[command(after_help = "\
+Examples:
+  hookgate ready
+  hookgate ready --health 127.0.0.1:8081 --timeout 1s
+  hookgate ready --live --config hookgate.toml
+
+Exit status: 0 ready, 1 not ready or not answered, 2 wrong usage.")]
+    Ready(ReadyArgs),
     /// Read, check and explain the configuration and the key files, and change nothing.
     #[command(after_help = "\
 Examples:

@@ -9,6 +9,7 @@ mod init;
 mod key;
 mod live;
 mod output;
+mod ready;
 mod schema;
 mod send;
 mod serve;
@@ -25,6 +26,7 @@ use args::{Args, Command, KeyCommand};
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Ready(args) => ready::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Key(KeyCommand::Generate(args)) => key::generate(&args),
         Command::Key(KeyCommand::Check(args)) => key::check(&args),

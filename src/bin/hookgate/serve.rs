@@ -1,5 +1,7 @@
 //! `hookgate serve`: the sidecar, from its start to its end.
 
+mod supervisor;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use hookgate::proxy::telemetry::{self, LogConfig};
 use hookgate::scheme::UrlKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::supervisor::Supervisor;
 use crate::args::ServeArgs;
 
 /// The grace period ended with connections open or calls under way.
@@ -52,11 +55,16 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
             Err(error) => return fail(&crate::chain(&error)),
         };
         announce(&app);
-        let reload_now = app.reload_handle();
-        tokio::spawn(async move {
-            while reload.recv().await.is_some() {
-                tracing::info!("looking at every file, as told by SIGHUP");
-                reload_now();
+        let supervisor = Supervisor::new(app.vitals());
+        let limits = app.config().limits;
+        let drain = limits.shutdown_delay + limits.grace_period;
+        tokio::spawn({
+            let supervisor = supervisor.clone();
+            async move {
+                while reload.recv().await.is_some() {
+                    tracing::info!("looking at every file, as told by SIGHUP");
+                    supervisor.reload().await;
+                }
             }
         });
         let (first, second) = tokio::sync::oneshot::channel::<()>();
@@ -67,7 +75,10 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
             tokio::select! {
                 stopped = &mut serving => return ended(stopped),
                 () = stop.recv() => match first.take() {
-                    Some(first) => drop(first),
+                    Some(first) => {
+                        supervisor.stopping(drain);
+                        drop(first);
+                    }
                     None => {
                         tracing::warn!("stopped at once by a second signal");
                         return ExitCode::from(FORCED);

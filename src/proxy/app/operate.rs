@@ -143,7 +143,7 @@ impl Shared {
         GateStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            started_at: self.started.to_string(),
+            started_at: self.began.to_string(),
             config: live.config.file.as_deref().map(absolute),
             ready: readiness.missing.is_empty(),
             problems,

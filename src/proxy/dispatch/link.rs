@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
 
 use super::answer::Answer;
@@ -41,6 +41,8 @@ pub struct Link {
     sending: AtomicU64,
     sending_bytes: AtomicU64,
     is_stopped: AtomicBool,
+    /// How often the worker has looked at what is due.
+    turns: watch::Sender<u64>,
 }
 
 impl Link {
@@ -56,6 +58,7 @@ impl Link {
             sending: AtomicU64::new(0),
             sending_bytes: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
+            turns: watch::Sender::new(0),
         })
     }
 
@@ -79,6 +82,20 @@ impl Link {
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
         self.wake();
+        // Nobody needs to wait for a turn that may not come.
+        self.turned();
+    }
+
+    /// Waits until the worker has looked once more at what is due, whatever it found. Ready at once when
+    /// it takes up nothing more.
+    pub async fn turn(&self) {
+        let mut turns = self.turns.subscribe();
+        if self.is_stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        self.wake();
+        // The sender is here.
+        drop(turns.changed().await);
     }
 
     /// Something may be due.
@@ -91,6 +108,7 @@ impl Link {
         loop {
             let Some(this) = link.upgrade() else { return };
             let next = this.work(&spool).await;
+            this.turned();
             if this.is_stopped.load(Ordering::Relaxed) {
                 return;
             }
@@ -186,6 +204,10 @@ impl Link {
         });
     }
 
+    fn turned(&self) {
+        self.turns.send_modify(|turns| *turns = turns.wrapping_add(1));
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         lock(&self.breaker)
     }
@@ -257,5 +279,34 @@ impl Drop for Sending {
         self.link.sending_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
         // Its repository may have more.
         self.link.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::proxy::spool::{SpoolConfig, SqliteSpool};
+
+    #[tokio::test]
+    async fn a_turn_is_one_of_the_worker_and_of_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = SqliteSpool::open(SpoolConfig::new(folder.path().join("spool"))).unwrap();
+        let spool: Arc<dyn Spool> = Arc::new(spool);
+        let link = Link::new("service", 1);
+        let turns = |link: Arc<Link>, patience| async move {
+            timeout(Duration::from_millis(patience), link.turn()).await.is_ok()
+        };
+        assert!(!turns(link.clone(), 50).await, "there is no worker");
+        let worker = tokio::spawn(Link::run(Arc::downgrade(&link), spool));
+        for _ in 0..3 {
+            assert!(turns(link.clone(), 20_000).await);
+        }
+        worker.abort();
+        assert!(worker.await.is_err());
+        assert!(!turns(link.clone(), 50).await, "the worker is gone");
+        link.stop();
+        assert!(turns(link, 20_000).await, "none is to be expected");
     }
 }

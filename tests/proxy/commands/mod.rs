@@ -4,6 +4,7 @@ mod bench;
 mod describe;
 mod init;
 mod key;
+mod ready;
 mod schema;
 mod send;
 mod url;

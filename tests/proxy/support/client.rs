@@ -143,6 +143,11 @@ impl Client {
         Ok(Self::over(stream))
     }
 
+    /// How long an answer may take from now on.
+    pub(crate) fn set_read_timeout(&self, patience: std::time::Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("an open connection");
+    }
+
     /// Sends nothing more.
     pub(crate) fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("an open connection");

@@ -212,6 +212,12 @@ impl Gate {
         self.address.expect("listens on TCP")
     }
 
+    /// Where probes are answered.
+    #[track_caller]
+    pub(crate) fn health(&self) -> SocketAddr {
+        self.health.expect("probes are on")
+    }
+
     pub(crate) fn folder(&self) -> &Arc<TempDir> {
         &self.running.folder
     }

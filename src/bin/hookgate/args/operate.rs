@@ -125,6 +125,22 @@ pub(crate) struct UrlArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct ReadyArgs {
+    /// Configuration file (TOML) that says where it answers
+    #[arg(long, env = "HOOKGATE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where it answers, in place of what the configuration says [default: 127.0.0.1:8081]
+    #[arg(long, env = "HOOKGATE_HEALTH", value_name = "ADDRESS:PORT")]
+    pub(crate) health: Option<String>,
+    /// Ask only whether it answers at all
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// How long the answer may take
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = super::length)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct InitArgs {
     /// Where to write them
     #[arg(value_name = "FOLDER", default_value = ".")]
