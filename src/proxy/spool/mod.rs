@@ -30,8 +30,8 @@
 //!    the time since when it waits. Which one is later is told by when they were received. A delivery
 //!    that is being sent is left alone; if it comes back and a later one of its key waits by then,
 //!    it is given up for that.
-//! 5. **No second copy.** A delivery with the same identity as the youngest of its repository that still
-//!    waits is not stored again. An older one does not count: a branch can go from A to B to A and to B
+//! 5. **No second copy.** A delivery with the same identity as the youngest of its repository that waits or
+//!    is being sent is not stored again: that one arrives, or waits again. An older one does not count: a branch can go from A to B to A and to B
 //!    again, and the last push says what the first said.
 //! 6. **No credentials.** The types take what is to be sent and the *name* of the key that held. Bodies come
 //!    in with the secrets in them blanked, headers from an allow-list; a header value that is marked

@@ -141,7 +141,7 @@ pub enum Appended {
     New(RecordId),
     /// One of its coalescing key waited, and the later of the two waits now in its place.
     Coalesced(RecordId),
-    /// One that says the same waits already.
+    /// One that says the same waits already, or is being sent.
     Identical(RecordId),
 }
 

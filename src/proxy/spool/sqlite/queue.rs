@@ -43,7 +43,7 @@ impl Queue<'_> {
             && let Some(youngest) = self.youngest(lane)?
         {
             let is_same = |own: [u8; 32]| youngest.identity.as_deref() == Some(&own[..]);
-            if about.identity.is_some_and(is_same) && youngest.stage != Stage::Leased {
+            if about.identity.is_some_and(is_same) {
                 return Ok(Ok(Appended::Identical(youngest.id)));
             }
             stage = Stage::Waiting;

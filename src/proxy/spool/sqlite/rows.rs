@@ -35,7 +35,6 @@ pub(super) struct Held {
 /// The last row of a repository that has not arrived.
 pub(super) struct Youngest {
     pub(super) id: RecordId,
-    pub(super) stage: Stage,
     pub(super) identity: Option<Vec<u8>>,
 }
 
@@ -73,11 +72,7 @@ impl Queue<'_> {
         let youngest = |sql| {
             self.cached(sql)?
                 .query_row((lane,), |row| {
-                    Ok(Youngest {
-                        id: record_id(row, 0)?,
-                        stage: row.get(1)?,
-                        identity: row.get(2)?,
-                    })
+                    Ok(Youngest { id: record_id(row, 0)?, identity: row.get(1)? })
                 })
                 .optional()
         };

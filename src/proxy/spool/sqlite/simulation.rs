@@ -56,7 +56,6 @@ impl Model {
     fn append(&mut self, row: Row) -> Appended {
         if let Some(repository) = &row.repository
             && let Some((number, youngest)) = self.active(repository).last()
-            && youngest.state == State::Pending
             && row.identity.is_some()
             && youngest.identity == row.identity
         {

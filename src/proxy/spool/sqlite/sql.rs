@@ -122,10 +122,10 @@ pub(super) const OLDEST_OF_HISTORY: &str = concat!(
     ", finished_at FROM delivery WHERE state = 3 ORDER BY finished_at LIMIT 1"
 );
 
-pub(super) const YOUNGEST_WAITING: &str = "SELECT id, state, identity FROM delivery \
+pub(super) const YOUNGEST_WAITING: &str = "SELECT id, identity FROM delivery \
     WHERE lane = ?1 AND state = 0 ORDER BY id DESC LIMIT 1";
 
-pub(super) const YOUNGEST_HEAD: &str = "SELECT id, state, identity FROM delivery \
+pub(super) const YOUNGEST_HEAD: &str = "SELECT id, identity FROM delivery \
     WHERE lane = ?1 AND state IN (1, 2) ORDER BY id DESC LIMIT 1";
 
 /// Among those that wait, are ready or leased there is always one that does not wait.
