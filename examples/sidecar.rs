@@ -21,7 +21,7 @@ use hookgate::keystore::KeyStore;
 use hookgate::outcome::{OUTCOME_HEADER, Outcome};
 use hookgate::proxy::dispatch::{Dispatch, Target};
 use hookgate::proxy::listen::{ListenConfig, Listener};
-use hookgate::proxy::stack::{Hook, Stack};
+use hookgate::proxy::stack::{Hook, Stack, Table};
 use hookgate::proxy::telemetry::Metrics;
 use hookgate::proxy::unread::CloseUnreadLayer;
 use hookgate::proxy::upstream::{Upstream, UpstreamConfig};
@@ -51,7 +51,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hook = Hook { name, path, gate: gate.layer(behind), metrics: metrics.hook("demo") };
     let sidecar = Listener::bind(ListenConfig::new(ANY_PORT))?;
     let url = format!("http://{}/webhook", sidecar.local_addr());
-    let stack = Stack::new(vec![hook], metrics.without_hook());
+    let table = Table { hooks: vec![hook], ..Table::default() };
+    let stack = Stack::new(table, metrics.without_hook());
     tokio::spawn(sidecar.serve(CloseUnreadLayer::new().layer(stack), pending()));
 
     // A push, signed as GitHub signs.

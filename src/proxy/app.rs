@@ -258,7 +258,7 @@ impl App {
             runtime: tokio::runtime::Handle::current(),
             overrides,
             live: Mutex::new(live),
-            stack: Stack::new(Table::new(), elsewhere),
+            stack: Stack::new(Table::default(), elsewhere),
             budget: Budget::new(limits.unverified_bytes, limits.per_source),
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             in_flight_limit: limits.in_flight,
@@ -282,7 +282,6 @@ impl App {
         let config = shared.live().config.clone();
         let table =
             shared.build_hooks(&config).map_err(|(hook, error)| AppError::Hook(hook, error))?;
-        shared.stack.trust(config.trusted_proxies.clone());
         shared.stack.replace(table);
         let control = shared.control(&config);
         let weak = Arc::downgrade(&shared);
@@ -463,7 +462,7 @@ impl Shared {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hooks of a configuration. Stores, upstreams, switches and pacers that are there already are
+    /// What a request finds of a configuration. Stores, upstreams, switches and pacers that are there already are
     /// used again; those that are no longer named are given up when their last request ends.
     ///
     /// What can fail comes first, so that a bad configuration changes nothing.
@@ -498,14 +497,14 @@ impl Shared {
             let layer = layer.build();
             layers.push(layer.map_err(|error| (hook.name.clone(), error))?);
         }
-        let mut table = Table::new();
+        let mut hooks = Vec::new();
         for (hook, layer) in config.hooks.iter().zip(layers) {
             next.switches[&hook.name].set(self.switch_of(hook).enabled);
             let dispatch = match &self.spool {
                 Some(spool) => Dispatch::durable(self.durable(hook, spool, &live, &mut next)),
                 None => Dispatch::new(self.pacer(hook, &live, &mut next)),
             };
-            table.push(self.hook(hook, layer, dispatch));
+            hooks.push(self.hook(hook, layer, dispatch));
         }
         for (upstream, link) in &next.links {
             let hooks = config.hooks.iter().filter(|hook| hook.upstream == *upstream);
@@ -525,7 +524,7 @@ impl Shared {
         }
         self.stack.trace(self.tracing(&next.config));
         *live = next;
-        Ok(table)
+        Ok(Table { hooks, proxies: config.trusted_proxies.clone() })
     }
 
     /// What takes in the deliveries of a hook: what there is, told what holds now, or a new one.
@@ -755,7 +754,7 @@ impl Shared {
             live.durables.clear();
             live.config.limits.grace_period
         };
-        self.stack.replace(Table::new());
+        self.stack.replace(Table::default());
         drop(parts.running.lock().unwrap_or_else(PoisonError::into_inner).take());
         let rest = grace.saturating_sub(draining.elapsed()).max(Duration::from_millis(100));
         let is_finished = tokio::time::timeout(rest, finished).await.is_ok();
@@ -799,10 +798,7 @@ impl Shared {
         };
         self.follow_files(&next);
         match self.build_hooks(&next) {
-            Ok(table) => {
-                self.stack.trust(next.trusted_proxies.clone());
-                self.stack.replace(table);
-            }
+            Ok(table) => self.stack.replace(table),
             Err((hook, error)) => {
                 self.config_refused(Some(format!("hook {hook}: {error}")));
                 tracing::error!(hook, %error, "configuration is not taken, the last good one stays in force");

@@ -1,8 +1,8 @@
 //! The [PROXY protocol](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt): the header with which a
 //! proxy of connections says who is at their other end.
 //!
-//! 1. **Only from proxies that are named** ([`Proxies`]). Whoever may send the header says who he is. A peer on
-//!    a Unix socket has no address: who may open the socket is trusted.
+//! 1. **Only from proxies that are named**, which is for the listener to see to. Whoever may send the header says
+//!    who he is.
 //! 2. **Required, never guessed.** If both were taken, a client that reaches the port without the proxy could
 //!    write the header itself, and the other way round a proxy that forgets it would make all its clients one.
 //! 3. **Nothing behind the header is read**, since what follows may be TLS. A byte that cannot begin one ends it
@@ -18,7 +18,6 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -40,64 +39,6 @@ const BLOCK: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Version 2, and a check of the proxy itself.
 const LOCAL: u8 = 0x20;
-
-/// The proxies whose word is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxies(Vec<IpNet>);
-
-impl Proxies {
-    /// These networks. An IPv4-mapped IPv6 network is the IPv4 network that it is.
-    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        Self(networks.into_iter().map(canonical).collect())
-    }
-
-    /// This machine: `127.0.0.0/8` and `::1`.
-    pub fn loopback() -> Self {
-        let networks = ["127.0.0.0/8", "::1/128"];
-        Self::new(networks.map(|network| network.parse().expect("a network")))
-    }
-
-    /// Whether a proxy is at the other end. `None` is a peer on a Unix socket.
-    pub fn trust(&self, peer: Option<IpAddr>) -> bool {
-        peer.is_none_or(|peer| {
-            let peer = peer.to_canonical();
-            self.0.iter().any(|network| network.contains(&peer))
-        })
-    }
-}
-
-fn canonical(network: IpNet) -> IpNet {
-    if let IpNet::V6(v6) = network
-        && v6.prefix_len() >= 96
-        && let Some(address) = v6.addr().to_ipv4_mapped()
-        && let Ok(mapped) = IpNet::new(address.into(), v6.prefix_len() - 96)
-    {
-        return mapped;
-    }
-    network
-}
-
-/// A network such as `10.0.0.0/8` or `2001:db8::/32`, or a single address.
-///
-/// # Errors
-///
-/// It is neither.
-pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
-    let address = text.parse::<IpAddr>().map(IpNet::from);
-    address.or_else(|_| text.parse()).map_err(|_| NetworkError(()))
-}
-
-/// The error of [`parse_network`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetworkError(());
-
-impl fmt::Display for NetworkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected a network such as 10.0.0.0/8 or 2001:db8::/32, or an address")
-    }
-}
-
-impl std::error::Error for NetworkError {}
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -412,33 +353,6 @@ mod tests {
             for end in 1..whole.len() {
                 assert_eq!(read(&whole[..end], 3).0, Err(HeaderErrorKind::Malformed), "{end}");
             }
-        }
-    }
-
-    #[test]
-    fn only_named_proxies_are_trusted_in_whichever_clothes_their_address_comes() {
-        let proxies =
-            |networks: &[&str]| Proxies::new(networks.iter().map(|it| parse_network(it).unwrap()));
-        let trusts = |proxies: &Proxies, peer: &str| proxies.trust(Some(peer.parse().unwrap()));
-        for networks in
-            [&["10.0.0.0/8", "2001:db8::1"], &["::ffff:10.0.0.0/104", "2001:db8::1/128"]]
-        {
-            let proxies = proxies(networks);
-            for peer in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"] {
-                assert!(trusts(&proxies, peer), "{peer}");
-            }
-            for peer in
-                ["11.0.0.1", "::ffff:11.0.0.1", "2001:db8::2", "127.0.0.1", "::1", "::10.1.2.3"]
-            {
-                assert!(!trusts(&proxies, peer), "{peer}");
-            }
-            assert!(proxies.trust(None));
-        }
-        let loopback = Proxies::loopback();
-        assert!(trusts(&loopback, "127.8.9.1") && trusts(&loopback, "::1"));
-        assert!(!trusts(&loopback, "10.0.0.1"));
-        for wrong in ["", "10.0.0.0/33", "10.0.0", "localhost", "10.0.0.1:80"] {
-            assert!(parse_network(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! A request's way: its head, its hook, the gate, what lies behind; and the record of all that.
 //!
 //! From the outside in: request id and trace, the check of the head ([`head`]), who the client is
-//! ([`TrustedProxies`]), the hook by path, the gate, the in-flight limit with load shed, [`Dispatch`]. The hooks are a [`Table`] that is
-//! replaced as a whole when the configuration changes: a request goes its whole way through the table
-//! with which it began.
+//! ([`TrustedProxies`]), the hook by path, the gate, the in-flight limit with load shed, [`Dispatch`]. Hooks and
+//! proxies are a [`Table`] that is replaced as a whole when the configuration changes: a request goes its whole
+//! way through the table with which it began.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -51,8 +51,14 @@ pub struct Hook {
     pub metrics: Arc<HookMetrics>,
 }
 
-/// All hooks of one configuration.
-pub type Table = Vec<Hook>;
+/// What a request finds of one configuration. The default has no hook and believes nobody.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// All hooks.
+    pub hooks: Vec<Hook>,
+    /// Whose word counts for who the client is.
+    pub proxies: TrustedProxies,
+}
 
 /// The service that answers every request. Clones are the same.
 #[derive(Clone)]
@@ -62,7 +68,6 @@ struct Inner {
     table: ArcSwap<Table>,
     tracing: ArcSwap<Tracing>,
     ids: RequestIds,
-    proxies: ArcSwap<TrustedProxies>,
     /// For requests that reach no hook.
     elsewhere: Arc<HookMetrics>,
     recent: Arc<Recent>,
@@ -76,22 +81,16 @@ struct Recent {
 }
 
 impl Stack {
-    /// With these hooks. `elsewhere` counts requests that reach none of them.
+    /// With this table. `elsewhere` counts requests that reach none of its hooks.
     pub fn new(table: Table, elsewhere: Arc<HookMetrics>) -> Self {
-        let table = ArcSwap::from_pointee(table);
+        let (table, tracing) = (ArcSwap::from_pointee(table), ArcSwap::default());
         let (ids, recent) = (RequestIds::new(), Arc::default());
-        let (tracing, proxies) = (ArcSwap::default(), ArcSwap::default());
-        Self(Arc::new(Inner { table, tracing, ids, proxies, elsewhere, recent }))
+        Self(Arc::new(Inner { table, tracing, ids, elsewhere, recent }))
     }
 
     /// Traces requests that begin after this so. At first they are traced for the log alone.
     pub fn trace(&self, tracing: Tracing) {
         self.0.tracing.store(Arc::new(tracing));
-    }
-
-    /// Believes these proxies from now on. Nobody is believed before.
-    pub fn trust(&self, proxies: TrustedProxies) {
-        self.0.proxies.store(Arc::new(proxies));
     }
 
     /// What was refused lately.
@@ -104,7 +103,7 @@ impl Stack {
         &self.0.recent.key_uses
     }
 
-    /// Puts other hooks in force, for requests that begin after this.
+    /// Puts another table in force, for requests that begin after this.
     pub fn replace(&self, table: Table) {
         self.0.table.store(Arc::new(table));
     }
@@ -132,8 +131,9 @@ where
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(id);
         let refused = refuse_head(&mut parts);
+        let table = inner.table.load();
         let peer = parts.extensions.get::<Source>().copied();
-        let source = peer.map(|peer| inner.proxies.load().client(peer, &parts.headers));
+        let source = table.proxies.client(peer, &parts.headers);
         if let Some(source) = source {
             parts.extensions.insert(source);
         }
@@ -143,8 +143,7 @@ where
         let method = method_name(&parts.method);
         let request = Request::from_parts(parts, body);
         let (gate, observer) = {
-            let table = inner.table.load();
-            let hook = table.iter().find(|hook| hook.takes(request.uri().path()));
+            let hook = table.hooks.iter().find(|hook| hook.takes(request.uri().path()));
             let metrics = hook.map_or(&inner.elsewhere, |hook| &hook.metrics).clone();
             let name = hook.map(|hook| hook.name.clone());
             let path = hook.filter(|_| tracing.spans.are_taken()).map(|hook| hook.path.clone());

@@ -1,10 +1,10 @@
 //! Sets of networks, as an operator lists them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Source;
 
@@ -37,6 +37,12 @@ impl Networks {
     /// which nobody can tell whether the address or the block was meant.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         Ok(Self::of([parse(text)?]))
+    }
+
+    /// This machine alone: `127.0.0.0/8` and `::1`.
+    pub fn loopback() -> Self {
+        let v4 = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        Self::of([IpNet::V4(v4), IpNet::V6(Ipv6Net::from(Ipv6Addr::LOCALHOST))])
     }
 
     /// The networks of a file: one a line, `#` begins a comment.
@@ -283,6 +289,17 @@ mod tests {
             assert!(all_v6.contains(source(v6)) && !all_v4.contains(source(v6)), "{v6}");
         }
         assert_eq!(set(&["::ffff:0:0/96"]), all_v4);
+    }
+
+    #[test]
+    fn this_machine_is_loopback_and_nothing_else() {
+        let loopback = Networks::loopback();
+        for inside in ["127.0.0.1", "127.8.9.1", "::ffff:127.0.0.1", "::1"] {
+            assert!(loopback.contains(source(inside)), "{inside}");
+        }
+        for outside in ["126.255.255.255", "128.0.0.0", "10.0.0.1", "::", "::2", "::127.0.0.1"] {
+            assert!(!loopback.contains(source(outside)), "{outside}");
+        }
     }
 
     #[test]

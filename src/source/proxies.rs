@@ -1,7 +1,8 @@
 //! The client behind proxies, from what these write into a header.
 //!
 //! 1. The header counts only if the peer of the connection is a trusted proxy. Else the peer is the client,
-//!    whatever a header says.
+//!    whatever a header says. A peer without an address, as on a Unix socket, is trusted only if that was said;
+//!    who may connect is then for the permissions of the socket.
 //! 2. It is read from the right, since each proxy writes whom it saw behind what came in. A hop that is a
 //!    trusted proxy is passed over; the first that is none is the client. What stands further left is
 //!    whatever that client chose to write, and changes nothing: it is not even parsed.
@@ -54,11 +55,15 @@ impl ClientHeader {
 /// let proxies = TrustedProxies::new(Networks::parse("10.0.0.0/8")?, ClientHeader::XForwardedFor);
 /// let mut headers = http::HeaderMap::new();
 /// headers.insert("x-forwarded-for", "192.0.2.66, 198.51.100.7".parse()?);
-/// let client = |peer: &str| Ok::<_, std::net::AddrParseError>(Source::new(peer.parse()?));
+/// let client = |peer: &str| Ok::<_, std::net::AddrParseError>(Some(Source::new(peer.parse()?)));
 /// // The proxy wrote the last entry, and its client whatever is before it.
 /// assert_eq!(proxies.client(client("10.0.0.1")?, &headers), client("198.51.100.7")?);
 /// // Nobody else is believed.
 /// assert_eq!(proxies.client(client("203.0.113.5")?, &headers), client("203.0.113.5")?);
+/// assert_eq!(proxies.client(None, &headers), None);
+/// // Whoever connects to a Unix socket has no address.
+/// let proxies = proxies.with_unix(true);
+/// assert_eq!(proxies.client(None, &headers), client("198.51.100.7")?);
 /// # Ok(())
 /// # }
 /// ```
@@ -69,16 +74,35 @@ impl ClientHeader {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
     proxies: Networks,
+    has_unix: bool,
     header: ClientHeader,
 }
 
 impl TrustedProxies {
     /// Trusts `proxies`, which say in `header` whom they saw.
     pub fn new(proxies: Networks, header: ClientHeader) -> Self {
-        Self { proxies, header }
+        Self { proxies, has_unix: false, header }
     }
 
-    /// Who is trusted.
+    /// Whether peers without an address are trusted as well, such as those on a Unix socket. Default: no.
+    ///
+    /// Only for an application that knows the address of every other peer.
+    #[must_use]
+    pub fn with_unix(self, has_unix: bool) -> Self {
+        Self { has_unix, ..self }
+    }
+
+    /// Whether peers without an address are trusted.
+    pub fn has_unix(&self) -> bool {
+        self.has_unix
+    }
+
+    /// Whether nobody is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.proxies.is_empty() && !self.has_unix
+    }
+
+    /// Who is trusted, of those with an address.
     pub fn proxies(&self) -> &Networks {
         &self.proxies
     }
@@ -88,12 +112,12 @@ impl TrustedProxies {
         self.header
     }
 
-    /// The client of a request that came from `peer`.
+    /// The client of a request that came from `peer`; of `None`, if the peer has no address.
     ///
     /// Costs a look at the header's right end, whatever its length, if the peer is trusted, and one search
     /// if not.
-    pub fn client(&self, peer: Source, headers: &HeaderMap) -> Source {
-        if !self.proxies.contains(peer) {
+    pub fn client(&self, peer: Option<Source>, headers: &HeaderMap) -> Option<Source> {
+        if !peer.map_or(self.has_unix, |peer| self.proxies.contains(peer)) {
             return peer;
         }
         let mut first = peer;
@@ -114,8 +138,9 @@ impl TrustedProxies {
                     ClientHeader::Forwarded => forwarded_for(hop).and_then(node),
                 };
                 let Some(address) = address.filter(|_| hops <= MAX_HOPS) else { return peer };
-                first = Source::new(address);
-                if !self.proxies.contains(first) {
+                let hop = Source::new(address);
+                first = Some(hop);
+                if !self.proxies.contains(hop) {
                     return first;
                 }
                 rest = before;
@@ -252,7 +277,7 @@ mod tests {
         for line in lines {
             headers.append(header.name(), HeaderValue::from_bytes(line.as_ref()).unwrap());
         }
-        trusting(header).client(source(peer), &headers)
+        trusting(header).client(Some(source(peer)), &headers).unwrap()
     }
 
     fn x_forwarded_for(lines: &[&str]) -> String {
@@ -273,7 +298,39 @@ mod tests {
         }
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static("198.51.100.7"));
-        assert_eq!(TrustedProxies::default().client(source(PEER), &headers), source(PEER));
+        let peer = Some(source(PEER));
+        assert_eq!(TrustedProxies::default().client(peer, &headers), peer);
+    }
+
+    #[test]
+    fn a_peer_without_an_address_is_believed_only_if_that_was_said() {
+        for (header, lines, client) in [
+            (
+                ClientHeader::XForwardedFor,
+                "192.0.2.66, 198.51.100.7, 10.2.3.4",
+                Some("198.51.100.7"),
+            ),
+            (ClientHeader::XForwardedFor, "10.9.9.9, 10.2.3.4", Some("10.9.9.9")),
+            (ClientHeader::XForwardedFor, "198.51.100.7, unix:", None),
+            (ClientHeader::XForwardedFor, "198.51.100.7, garbage", None),
+            (ClientHeader::XForwardedFor, "", None),
+            (ClientHeader::Forwarded, "for=192.0.2.66, for=198.51.100.7", Some("198.51.100.7")),
+            (ClientHeader::Forwarded, "for=198.51.100.7, for=_hidden", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header.name(), HeaderValue::from_static(lines));
+            let proxies = trusting(header);
+            assert_eq!(proxies.client(None, &headers), None, "{lines}");
+            let proxies = proxies.with_unix(true);
+            assert_eq!(proxies.client(None, &headers), client.map(source), "{lines}");
+            // Nobody else is believed for that.
+            let peer = Some(source("192.0.2.9"));
+            assert_eq!(proxies.client(peer, &headers), peer, "{lines}");
+        }
+        let none = HeaderMap::new();
+        assert_eq!(trusting(ClientHeader::XForwardedFor).with_unix(true).client(None, &none), None);
+        assert!(TrustedProxies::default().is_empty());
+        assert!(!TrustedProxies::default().with_unix(true).is_empty());
     }
 
     #[test]
@@ -379,7 +436,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static("198.51.100.7"));
         headers.insert("forwarded", HeaderValue::from_static("for=192.0.2.66"));
-        let client = |header| trusting(header).client(source(PEER), &headers).to_string();
+        let peer = Some(source(PEER));
+        let client = |header| trusting(header).client(peer, &headers).unwrap().to_string();
         assert_eq!(client(ClientHeader::XForwardedFor), "198.51.100.7");
         assert_eq!(client(ClientHeader::Forwarded), "192.0.2.66");
     }

@@ -7,9 +7,11 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use hookgate::scheme::Github;
+
 use crate::support::client::{Answer, Client, Request};
 use crate::support::gate::{Gate, Setup};
-use crate::support::host::{self, HOOK, KEY, KEYS, OTHER_KEY, github_push};
+use crate::support::host::{self, HOOK, KEY, KEYS, OTHER_KEY, github_push, prove};
 use crate::support::upstream::{Reply, Upstream};
 use crate::support::{PATIENCE, until};
 
@@ -102,6 +104,117 @@ fn a_delivery_goes_in_over_a_unix_socket_and_on_over_another() {
     for name in ["gate.sock", "health.sock"] {
         assert!(!folder.path().join(name).exists(), "{name} is gone");
     }
+}
+
+/// A gate on `gate.sock` under these settings, with one hook that says this.
+fn on_socket(settings: &str, hook: &str, upstream: &Upstream) -> Gate {
+    let config = format!("{settings}\n[[hook]]\nname = \"default\"\n{hook}\n");
+    serve("unix:gate.sock", "127.0.0.1:0").hooks(&config).upstream(upstream).start()
+}
+
+/// The answer to a request with this header, and the client in its audit record.
+#[track_caller]
+fn ask_behind(gate: &Gate, client: Option<&str>) -> (Answer, Option<String>) {
+    let push = github_push(KEY).header("Forwarded", "for=198.51.100.66");
+    let push = client.iter().fold(push, |push, client| push.header("X-Forwarded-For", client));
+    let before = gate.records().len();
+    let answer = ask(&gate.path("gate.sock"), &push);
+    let record = until("the audit record", || gate.records().into_iter().nth(before));
+    (answer, record["client.addr"].as_str().map(str::to_owned))
+}
+
+#[test]
+fn behind_a_proxy_on_a_unix_socket_the_client_is_whom_it_saw() {
+    let upstream = Upstream::start();
+    let settings = "trusted_proxies = [\"unix\", \"10.0.0.0/8\"]";
+    let gate = on_socket(settings, "allow_from = [\"198.51.100.0/24\"]", &upstream);
+    for line in ["198.51.100.7", "203.0.113.9, 198.51.100.7", "garbage, 198.51.100.7, 10.1.2.3"] {
+        let (answer, client) = ask_behind(&gate, Some(line));
+        assert_eq!(answer.told(), (200, "forwarded"), "{line}");
+        assert_eq!(client.as_deref(), Some("198.51.100.7"), "{line}");
+        let received = upstream.take_one();
+        assert_eq!(received.header("x-forwarded-for"), Some("198.51.100.7"), "{line}");
+        assert!(received.header("forwarded").expect("a header").starts_with("for=198.51.100.7;"));
+    }
+    for (line, client) in [
+        // What the client wrote to the left of what the proxy saw.
+        (Some("198.51.100.7, 203.0.113.9"), Some("203.0.113.9")),
+        (Some("198.51.100.7, 203.0.113.9, 10.1.2.3"), Some("203.0.113.9")),
+        // Where nothing can be read, nobody knows who it is.
+        (Some("198.51.100.7, garbage"), None),
+        (Some("198.51.100.7, unix:"), None),
+        (Some("198.51.100.7,"), None),
+        (Some(""), None),
+        (None, None),
+    ] {
+        let (answer, told) = ask_behind(&gate, line);
+        assert_eq!(answer.told(), (403, "forbidden"), "{line:?}");
+        assert_eq!(told.as_deref(), client, "{line:?}");
+    }
+    assert!(upstream.take().is_empty());
+    // Without the word, from the next request on.
+    let config = gate.path("hookgate.toml");
+    let text = fs::read_to_string(&config).expect("our own file");
+    fs::write(&config, text.replace("\"unix\", ", "")).expect("a file");
+    until("the configuration is in force", || {
+        (ask_behind(&gate, Some("198.51.100.7")).0.status == 403).then_some(())
+    });
+    assert_eq!(ask_behind(&gate, Some("198.51.100.7")).1, None);
+}
+
+#[test]
+fn on_a_unix_socket_nobody_is_believed_unless_that_was_said() {
+    let upstream = Upstream::start();
+    // All addresses there are, of which the peer has none.
+    for settings in ["", "trusted_proxies = [\"0.0.0.0/0\", \"::/0\"]"] {
+        let gate = on_socket(settings, "", &upstream);
+        let (answer, client) = ask_behind(&gate, Some("198.51.100.7"));
+        assert_eq!((answer.told(), client), ((200, "forwarded"), None), "{settings}");
+        assert_eq!(upstream.take_one().header("x-forwarded-for"), None, "{settings}");
+        let gate = on_socket(settings, "allow_from = [\"198.51.100.0/24\"]", &upstream);
+        let (answer, client) = ask_behind(&gate, Some("198.51.100.7"));
+        assert_eq!((answer.told(), client), ((403, "forbidden"), None), "{settings}");
+    }
+    // Nor does the word make anybody with an address a proxy.
+    let config = "trusted_proxies = [\"unix\"]\nallow_from = [\"198.51.100.7\"]\n";
+    let gate = Setup::new().keys(KEYS).config(config).upstream(&upstream).start();
+    let spoofed = github_push(KEY).header("X-Forwarded-For", "198.51.100.7");
+    assert_eq!(gate.ask(&spoofed).told(), (403, "forbidden"));
+    assert!(upstream.take().is_empty());
+}
+
+#[test]
+fn behind_a_proxy_on_a_unix_socket_each_client_has_limits_of_its_own() {
+    let upstream = Upstream::start();
+    // A hundredth of the room is 10,485 bytes.
+    let settings = "trusted_proxies = [\"unix\"]\n[limits]\nunauthenticated_per_source = \"1/1h\"\n\
+         unverified_bytes = \"1MiB\"\nper_source = \"1%\"\nbody_deadline = \"60s\"";
+    let gate = on_socket(settings, "", &upstream);
+    let socket = gate.path("gate.sock");
+    let of = |client: &str, push: Request| push.header("X-Forwarded-For", client);
+    let forged = |client: &str| ask(&socket, &of(client, github_push(OTHER_KEY))).told().0;
+    assert_eq!(forged("203.0.113.9, 198.51.100.7"), 401);
+    assert_eq!(forged("203.0.113.10, 198.51.100.7"), 429);
+    assert_eq!(forged("198.51.100.8"), 401);
+    // Of whom nobody knows who it is, nothing is counted.
+    for _ in 0..3 {
+        assert_eq!(forged("unix:"), 401);
+    }
+
+    let large = |client: &str| {
+        let body = format!("{}{}", host::host("github").body, " ".repeat(8 << 10));
+        of(client, prove(host::host("github").unproved().body(body), &Github, KEY, b""))
+    };
+    let mut holding = connect(&socket);
+    let bytes = large("198.51.100.9").bytes();
+    holding.send(&bytes[..bytes.len() - 1]);
+    until("room is taken", || (gate.metric("hookgate_unverified_bytes") > 8192.0).then_some(()));
+    assert_eq!(ask(&socket, &large("198.51.100.9")).told(), (503, "overloaded"));
+    for other in ["198.51.100.10", "198.51.100.9, 198.51.100.10", "unix:"] {
+        assert_eq!(ask(&socket, &large(other)).told(), (200, "forwarded"), "{other}");
+    }
+    assert_eq!(holding.ask(&bytes[bytes.len() - 1..]).told(), (200, "forwarded"));
+    assert_eq!(upstream.count(), 4);
 }
 
 #[test]
@@ -325,6 +438,26 @@ fn what_is_written_of_listeners_is_checked_and_explained() {
         "unix:/run/service.sock",
     ] {
         assert!(good.stdout.contains(wanted), "{wanted}: {}", good.stdout);
+    }
+    // Nobody who calls has an address, unless one of these says who he is.
+    let allowed = "listen = \"unix:gate.sock\"\nallow_from = [\"192.0.2.0/24\"]\n";
+    let warning = "warning: hook default lets nobody in: on a Unix socket allow_from needs";
+    for (more, is_warned) in [
+        ("", true),
+        ("trusted_proxies = [\"10.0.0.0/8\"]\n", true),
+        ("trusted_proxies = [\"unix\"]\n", false),
+        ("proxy_protocol = \"require\"\n", false),
+    ] {
+        let checked = Setup::bare(&["check"]).config(&format!("{allowed}{more}")).run();
+        assert_eq!(checked.code, Some(0), "{more}{}", checked.stderr);
+        assert_eq!(checked.stderr.contains(warning), is_warned, "{more}{}", checked.stderr);
+        let told = "X-Forwarded-For of trusted_proxies names the client";
+        assert_eq!(
+            checked.stdout.contains(told),
+            more.starts_with("trusted"),
+            "{}",
+            checked.stdout
+        );
     }
     let open = "listen = \"0.0.0.0:8080\"\nproxy_protocol = \"require\"\n";
     let bad = Setup::bare(&["check"]).keys(KEYS).config(open).run();

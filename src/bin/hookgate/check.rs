@@ -10,6 +10,7 @@ use hookgate::event::Kind;
 use hookgate::key::{KeyState, Keyring, MAX_FILE_BYTES, Use};
 use hookgate::provider::Providers;
 use hookgate::proxy::config::{AllowFrom, Config, DeliveryMode, HookConfig};
+use hookgate::proxy::socket::ListenAddress;
 use hookgate::proxy::switch_file::{SwitchFile, SwitchOrigin};
 use hookgate::proxy::tls::ServerTls;
 use hookgate::scheme::UrlKey;
@@ -33,6 +34,7 @@ pub(crate) fn run(location: &Location) -> ExitCode {
     let mut report = Report {
         now: SystemClock.now(),
         text: String::new(),
+        has_no_sources: false,
         warnings: Vec::new(),
         errors: Vec::new(),
     };
@@ -74,6 +76,8 @@ pub(crate) fn keys(ring: &Keyring, now: Timestamp, indent: &str) -> String {
 struct Report {
     now: Timestamp,
     text: String,
+    /// Whether nobody who calls has an address.
+    has_no_sources: bool,
     warnings: Vec<String>,
     errors: Vec<String>,
 }
@@ -101,13 +105,15 @@ impl Report {
             None => self.line("health", "off"),
         }
         let proxies = &config.trusted_proxies;
-        if !proxies.proxies().is_empty() {
+        if !proxies.is_empty() {
             let header = match proxies.header() {
                 ClientHeader::Forwarded => "Forwarded",
                 ClientHeader::XForwardedFor => "X-Forwarded-For",
             };
             self.line("proxies", format!("{header} of trusted_proxies names the client"));
         }
+        let is_unix = matches!(config.listen, ListenAddress::Unix(_));
+        self.has_no_sources = is_unix && config.proxies.is_none() && !proxies.has_unix();
         for all in ["0.0.0.0/0", "::/0"] {
             if all.parse().is_ok_and(|all: Networks| proxies.proxies().covers(&all)) {
                 self.warnings.push(format!(
@@ -179,6 +185,12 @@ impl Report {
         }
         if let Some(allowed) = &hook.allow_from {
             self.sources(allowed);
+            if self.has_no_sources {
+                self.warnings.push(format!(
+                    "hook {} lets nobody in: on a Unix socket allow_from needs \"unix\" in trusted_proxies",
+                    hook.name
+                ));
+            }
         }
         let required = if hook.require_signature {
             "a signature over the body"

@@ -8,11 +8,11 @@ use std::time::Duration;
 use hookgate::clock::{Clock, SystemClock};
 use hookgate::proxy::app::{App, Stopped};
 use hookgate::proxy::config::{Config, HookConfig};
-use hookgate::proxy::proxied::Proxies;
 use hookgate::proxy::socket::PassedSockets;
 use hookgate::proxy::switch_file::SwitchOrigin;
 use hookgate::proxy::telemetry::{self, LogConfig};
 use hookgate::scheme::UrlKey;
+use hookgate::source::Networks;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::supervisor::Supervisor;
@@ -156,7 +156,7 @@ fn announce(app: &App) {
     if config.tls.is_none() && !listen.is_local() {
         tracing::warn!("deliveries come without TLS: tokens and URL keys can be read on the way");
     }
-    if !listen.is_local() && config.proxies == Some(Proxies::loopback()) {
+    if !listen.is_local() && config.proxies == Some(Networks::loopback()) {
         tracing::warn!(
             "only proxies on this machine may connect: proxy_protocol_from names others"
         );

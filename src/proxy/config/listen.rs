@@ -5,8 +5,8 @@ use std::path::Path;
 use super::spanned::Spanned;
 
 use super::value::{self, Reader};
-use crate::proxy::proxied::{Proxies, parse_network};
 use crate::proxy::socket::{AddressError, ListenAddress};
+use crate::source::Networks;
 
 /// `off` for nowhere.
 pub(super) fn optional_address(
@@ -31,7 +31,7 @@ pub(super) fn check_proxies(
     from: Option<Spanned<Vec<Spanned<String>>>>,
     listen: &ListenAddress,
     reader: &mut Reader<'_>,
-) -> Option<Proxies> {
+) -> Option<Networks> {
     let at = mode.as_ref().map(Spanned::span);
     let modes = [("off", false), ("require", true)];
     let is_required = reader.value(mode, value::word(&modes)).unwrap_or_default();
@@ -46,8 +46,8 @@ pub(super) fn check_proxies(
             if from.is_empty() {
                 reader.problem(at, "nobody could connect; name the proxies".into());
             }
-            let networks = reader.all(Some(from), parse_network).unwrap_or_default();
-            is_required.then(|| Proxies::new(networks))
+            let networks = reader.all(Some(from), Networks::parse).unwrap_or_default();
+            is_required.then(|| networks.into_iter().collect())
         }
         None if is_required => {
             if listen.as_ip().is_some() && !listen.is_local() {
@@ -55,7 +55,7 @@ pub(super) fn check_proxies(
                             such as [\"10.0.0.0/8\"]";
                 reader.problem(at, text.into());
             }
-            Some(Proxies::loopback())
+            Some(Networks::loopback())
         }
         None => None,
     }

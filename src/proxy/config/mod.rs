@@ -37,11 +37,10 @@ pub use source::AllowFrom;
 pub use tracing::TracingConfig;
 use value::{Print, Reader};
 
-use super::proxied::Proxies;
 use super::socket::ListenAddress;
 use super::spool::SpoolConfig;
 use crate::pace::Rate;
-use crate::source::TrustedProxies;
+use crate::source::{Networks, TrustedProxies};
 
 /// The largest configuration file that is read: 1 MiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -76,7 +75,7 @@ pub struct Config {
     pub socket_mode: u32,
     /// The only peers that may connect for deliveries, and that say in the PROXY protocol who is behind
     /// them; `None` if anybody may, and none does. Default: `None`.
-    pub proxies: Option<Proxies>,
+    pub proxies: Option<Networks>,
     /// The state folder. Default: `hookgate-state` in the working directory.
     pub state_dir: PathBuf,
     /// Certificate and key, for TLS on the first listener.

@@ -85,8 +85,8 @@ fn server_keys() -> Vec<Key> {
         ("allow_from_files", "Files with more of them, one a line; followed.", none.clone()),
         (
             "trusted_proxies",
-            "Whose word counts for who the client is: addresses and networks. Default: nobody's.",
-            json!({"examples": [["127.0.0.1", "::1"]]}),
+            "Whose word counts for who the client is: addresses, networks, \"unix\" for Unix sockets. Default: nobody's.",
+            json!({"examples": [["127.0.0.1", "::1"], ["unix"]]}),
         ),
         ("client_header", "In which header they say it.", words(&["x-forwarded-for", "forwarded"])),
         ("tls", "TLS on the listener for deliveries. Without it: plain HTTP.", none.clone()),

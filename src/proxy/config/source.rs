@@ -6,7 +6,7 @@ use super::spanned::Spanned;
 
 use super::value::{self, Reader};
 use crate::pace::Rate;
-use crate::source::{ClientHeader, Networks, TrustedProxies};
+use crate::source::{ClientHeader, NetworkError, Networks, TrustedProxies};
 
 /// From where a hook takes requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,17 +38,32 @@ pub(super) fn check_allow_from(
     Some(AllowFrom { networks: networks.into_iter().collect(), files })
 }
 
+/// The word for whoever connects over a Unix socket.
+const UNIX: &str = "unix";
+
 /// Nobody is trusted unless he is named.
 pub(super) fn check_proxies(
     proxies: List,
     header: Option<Spanned<String>>,
     reader: &mut Reader<'_>,
 ) -> TrustedProxies {
-    let proxies = reader.all(proxies.map(Spanned::into_inner), Networks::parse);
+    let proxies = reader.all(proxies.map(Spanned::into_inner), proxy).unwrap_or_default();
+    let has_unix = proxies.iter().any(Option::is_none);
     let headers =
         [("x-forwarded-for", ClientHeader::XForwardedFor), ("forwarded", ClientHeader::Forwarded)];
     let header = reader.value(header, value::word(&headers)).unwrap_or_default();
-    TrustedProxies::new(proxies.unwrap_or_default().into_iter().collect(), header)
+    TrustedProxies::new(proxies.into_iter().flatten().collect(), header).with_unix(has_unix)
+}
+
+/// A network, or `None` for Unix sockets.
+fn proxy(text: &str) -> Result<Option<Networks>, String> {
+    if text == UNIX {
+        return Ok(None);
+    }
+    Networks::parse(text).map(Some).map_err(|error| match error {
+        NetworkError::Neither => format!("{error}, or \"{UNIX}\""),
+        _ => error.to_string(),
+    })
 }
 
 /// A rate, or `off`.

@@ -6,7 +6,7 @@ use super::*;
 use crate::event::Kind;
 use crate::provider::{Provider, Providers};
 use crate::scheme::UrlKey;
-use crate::source::{ClientHeader, Networks};
+use crate::source::{ClientHeader, Source};
 
 fn folder_with(text: &str) -> (TempDir, Overrides) {
     let dir = tempfile::tempdir().unwrap();
@@ -283,7 +283,7 @@ fn files_and_flags_that_cannot_be_used_are_problems() {
 }
 
 const AT_TOP: &str = r#"allow_from = ["192.0.2.0/24", "::1"]
-trusted_proxies = ["10.0.0.0/8", "2001:db8::/32"]
+trusted_proxies = ["10.0.0.0/8", "unix", "2001:db8::/32"]
 client_header = "forwarded"
 [limits]
 unauthenticated_per_source = "60/1m burst 10"
@@ -306,7 +306,8 @@ fn sources_and_rates_are_read() {
         networks.iter().map(|it| it.parse::<Networks>().unwrap()).collect::<Networks>()
     };
     let proxies = all(&["10.0.0.0/8", "2001:db8::/32"]);
-    assert_eq!(config.trusted_proxies, TrustedProxies::new(proxies, ClientHeader::Forwarded));
+    let proxies = TrustedProxies::new(proxies, ClientHeader::Forwarded).with_unix(true);
+    assert_eq!(config.trusted_proxies, proxies);
     let rate = |text: &str| Some(text.parse::<Rate>().unwrap());
     assert_eq!(config.limits.unauthenticated_per_source, rate("60/1m burst 10"));
     let [a, b] = &config.hooks[..] else { panic!("two hooks") };
@@ -331,7 +332,21 @@ fn a_wrong_source_or_rate_is_told_at_its_place() {
         ("allow_from = [\"::1\", \"canary\"]\n".into(), 1, 22, "192.0.2.0/24"),
         ("allow_from = []\n".into(), 1, 14, "leave this out for everybody"),
         ("allow_from_files = []\n".into(), 1, 20, "leave this out for everybody"),
+        // Of a list of addresses that word is no part.
+        ("allow_from = [\"unix\"]\n".into(), 1, 15, "expected an address"),
         ("trusted_proxies = [\"10.0.0.1/8\"]\n".into(), 1, 20, "beyond the prefix"),
+        (
+            "trusted_proxies = [\"::1\", \"unix:\"]\n".into(),
+            1,
+            27,
+            "\"2001:db8::/32\", or \"unix\"",
+        ),
+        (
+            "proxy_protocol = \"require\"\nproxy_protocol_from = [\"10.0.0.1/8\"]\n".into(),
+            2,
+            24,
+            "beyond the prefix",
+        ),
         ("client_header = \"x-real-ip\"\n".into(), 1, 17, "\"forwarded\""),
         ("[limits]\nunauthenticated_per_source = \"60\"\n".into(), 2, 30, "\"off\""),
         (hook("allow_from = [\"192.0.2.1:80\"]"), 3, 15, "192.0.2.7"),
@@ -405,13 +420,13 @@ fn the_proxy_protocol_needs_to_know_from_whom_as_soon_as_others_can_reach_the_li
     let require = "proxy_protocol = \"require\"\n";
     for listen in ["127.0.0.1:1", "[::1]:1", "unix:/run/gate.sock", "systemd:gate"] {
         let config = load(&format!("listen = \"{listen}\"\n{require}")).unwrap();
-        assert_eq!(config.proxies, Some(Proxies::loopback()), "{listen}");
+        assert_eq!(config.proxies, Some(Networks::loopback()), "{listen}");
     }
     let open = "listen = \"0.0.0.0:1\"\n";
     let from = "proxy_protocol_from = [\"10.0.0.0/8\", \"2001:db8::1\"]\n";
     let proxies = load(&format!("{open}{require}{from}")).unwrap().proxies.unwrap();
-    assert!(proxies.trust(Some([10, 1, 2, 3].into())));
-    assert!(!proxies.trust(Some([127, 0, 0, 1].into())), "only those that are named");
+    assert!(proxies.contains(Source::new([10, 1, 2, 3].into())));
+    assert!(!proxies.contains(Source::new([127, 0, 0, 1].into())), "only those that are named");
     assert!(load("proxy_protocol = \"off\"\n").unwrap().proxies.is_none());
 
     for (text, line, column, hint) in [
@@ -423,7 +438,7 @@ fn the_proxy_protocol_needs_to_know_from_whom_as_soon_as_others_can_reach_the_li
             format!("{require}proxy_protocol_from = [\"::1\", \"10.0.0.0/40\"]\n"),
             2,
             31,
-            "10.0.0.0/8",
+            "192.0.2.0/24",
         ),
         ("proxy_protocol = \"auto\"\n".to_owned(), 1, 18, "\"require\""),
     ] {

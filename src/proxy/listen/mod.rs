@@ -60,10 +60,9 @@ use self::connection::Shared;
 pub use self::stats::ListenStats;
 use self::stats::count;
 use crate::proxy::limit::{Admission, ConnectionLimit, Place};
-use crate::proxy::proxied::Proxies;
 use crate::proxy::socket::{ListenAddress, PassedSockets, Socket, SocketError, Stream};
 use crate::proxy::tls::ServerTls;
-use crate::source::Source;
+use crate::source::{Networks, Source};
 
 /// How long accepting pauses when it fails for want of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -76,8 +75,8 @@ pub struct ListenConfig {
     /// The permissions of a Unix socket that is made. Defaults to `0o660`.
     pub socket_mode: u32,
     /// The only peers that may connect, each connection beginning with a PROXY header; `None`: anybody
-    /// may, and none does. Defaults to `None`.
-    pub proxies: Option<Proxies>,
+    /// may, and none does. A peer on a Unix socket has no address: who may open it may connect. Defaults to `None`.
+    pub proxies: Option<Networks>,
     /// TLS, or none. Defaults to `None`.
     pub tls: Option<ServerTls>,
     /// How many connections may be open. Defaults to 10,000.
@@ -299,7 +298,7 @@ async fn accept(socket: &Socket, limit: &ConnectionLimit, shared: &Shared) -> (S
         let _ = stream.set_nodelay();
         let source = peer.map(Source::new);
         if let Some(proxies) = &shared.config.proxies {
-            if proxies.trust(peer) {
+            if source.is_none_or(|source| proxies.contains(source)) {
                 return (stream, Seat::Proxied(source, place));
             }
             count(&stats.refused_proxies);

@@ -1,13 +1,13 @@
 //! Behind a proxy of connections.
 
 use super::*;
-use crate::proxy::proxied::{Proxies, parse_network};
+use crate::source::Networks;
 
 const LINE: &str = "PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n";
 
 fn behind(networks: &[&str]) -> ListenConfig {
-    let networks = networks.iter().map(|network| parse_network(network).unwrap());
-    ListenConfig { proxies: Some(Proxies::new(networks)), ..config() }
+    let networks = networks.iter().map(|network| Networks::parse(network).unwrap());
+    ListenConfig { proxies: Some(networks.collect()), ..config() }
 }
 
 fn block(command: u8) -> Vec<u8> {

@@ -5,8 +5,8 @@ use std::path::Path;
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::proxy::proxied::Proxies;
 use crate::proxy::socket::ListenAddress;
+use crate::source::Networks;
 
 fn on(path: &Path) -> ListenConfig {
     ListenConfig { address: ListenAddress::Unix(path.into()), ..config() }
@@ -68,7 +68,7 @@ async fn behind_a_proxy_the_client_is_the_source_and_has_a_share() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gate.sock");
     // Nobody is named: who may open the socket is trusted.
-    let proxies = Some(Proxies::new([]));
+    let proxies = Some(Networks::default());
     let server =
         Server::start(ListenConfig { connections: 4, per_source: 25, proxies, ..on(&path) });
     let mut first = connect(&path).await;
