@@ -41,7 +41,10 @@ pub(super) fn check(raw: RawTracing, reader: &mut Reader<'_>) -> TracingConfig {
 }
 
 #[cfg(feature = "otlp")]
-fn export(endpoint: Option<super::spanned::Spanned<String>>, reader: &mut Reader<'_>) -> Option<OtlpConfig> {
+fn export(
+    endpoint: Option<super::spanned::Spanned<String>>,
+    reader: &mut Reader<'_>,
+) -> Option<OtlpConfig> {
     let at = endpoint.as_ref().map(super::spanned::Spanned::span);
     let endpoint = endpoint.as_ref().map(|endpoint| endpoint.get_ref().as_str());
     match OtlpConfig::new(endpoint, |name| std::env::var(name).ok()) {
