@@ -1,4 +1,4 @@
-//! The gate in an axum application: one layer on one route.
+//! The gate in an axum application, and a layer behind it that brings bursts together.
 //!
 //! Run without arguments it sends itself a good and a bad delivery and says what both got; with
 //! `--serve ADDRESS` it stays.
@@ -16,17 +16,23 @@ use hookgate::keystore::KeyStore;
 #[tokio::main]
 async fn main() -> Result<(), visitor::BoxError> {
     let key = Key::plain("2026-11", visitor::KEY).ok_or("no key")?;
-    let gate =
-        GateLayer::builder(KeyStore::fixed(Keyring::single(key))).path("/webhook").build()?;
+    let gate = GateLayer::builder(KeyStore::fixed(Keyring::single(key))).path("/webhook");
+    let app = Router::new().route("/webhook", post(index)).route("/webhook/{key}", post(index));
 
-    let app = Router::new()
-        .route("/webhook", post(index))
-        .route("/webhook/{key}", post(index))
-        .layer(gate);
+    // Bursts need to be read, which is in the feature `event`.
+    #[cfg(feature = "event")]
+    let app = {
+        use hookgate::{coalesce::CoalesceLayer, pace::Pace};
+        let coalesce = CoalesceLayer::new(Pace::new(std::time::Duration::from_secs(3)));
+        app.layer((gate.read_events(true).build()?, coalesce))
+    };
+    #[cfg(not(feature = "event"))]
+    let app = app.layer(gate.build()?);
 
     let listener = tokio::net::TcpListener::bind(visitor::address()?).await?;
     let address = listener.local_addr()?;
     let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    // Before an application of your own ends: `coalesce.drain().await`.
     visitor::visit(address, serving).await
 }
 

@@ -8,6 +8,7 @@
 //!
 //! 1. **A layer.** [`gate::GateLayer`] is a [`tower_layer::Layer`] for a hyper or axum application. Its
 //!    keys are in a [`keystore::KeyStore`], which can be changed or follow a file while requests run.
+//!    [`gate::SourceLayer`] before it says who calls, and the module `coalesce` has a layer to put behind it.
 //! 2. **A sidecar.** The program `hookgate` is a reverse proxy in front of a service that cannot be
 //!    changed: `hookgate serve --upstream http://127.0.0.1:9000`. It is made of the module `proxy`,
 //!    whose parts are public as well.
@@ -36,7 +37,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | none | | the layer, keys, schemes and pace; of tokio only its timer and sync |
-//! | `event` | | parsers that tell what a delivery says, rules over it, keys that are bound to repositories |
+//! | `event` | | parsers that tell what a delivery says, rules over it, keys that are bound to repositories; the module `coalesce` and with it the tasks of tokio |
 //! | `watch` | | key files that are followed, on Unix |
 //! | `tracing` | | what the gate refuses and what becomes of files, as events of `tracing` |
 //! | `sidecar` | yes | the three above, the module `proxy` and the program |
@@ -57,7 +58,8 @@
 //! | 3 | [`clock`], `watch` | what time it is, and what files say |
 //! | 4 | [`allow_list`], [`delivery`], [`keystore`], [`switch`] | what is in force now |
 //! | 5 | [`gate`] | the layer, which puts the steps in order |
-//! | 6 | `proxy` | the sidecar, with floors of its own |
+//! | 6 | `coalesce` | the layer behind it, which brings bursts together |
+//! | 7 | `proxy` | the sidecar, with floors of its own |
 //!
 //! To audit how a delivery is proved, read [`scheme`] and, for the order of the checks, [`gate`].
 //!
@@ -91,6 +93,9 @@ pub mod keystore;
 pub mod switch;
 
 pub mod gate;
+
+#[cfg(feature = "event")]
+pub mod coalesce;
 
 #[cfg(feature = "sidecar")]
 pub mod proxy;

@@ -35,7 +35,7 @@ pin_project! {
 }
 
 impl<B> GateBody<B> {
-    pub(super) fn verified(bytes: Bytes) -> Self {
+    pub(crate) fn verified(bytes: Bytes) -> Self {
         Self { kind: Kind::Verified { bytes: Some(bytes) } }
     }
 
@@ -135,7 +135,7 @@ pin_project! {
 }
 
 impl<B> ResponseBody<B> {
-    pub(super) fn inner(body: B) -> Self {
+    pub(crate) fn inner(body: B) -> Self {
         Self { kind: ResponseKind::Inner { body } }
     }
 

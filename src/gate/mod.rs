@@ -43,7 +43,7 @@
 //!   in a concurrency limit behind the gate.
 //! - Put it *inside* anything that changes bodies: a layer or proxy that decompresses or re-encodes
 //!   a body before the gate breaks its signature.
-//! - A [`Source`](crate::source::Source) in the request's extensions gives each source its share of
+//! - A [`Source`](crate::source::Source) in the request's extensions, as [`SourceLayer`] puts it there, gives each source its share of
 //!   the budget and its own [`RefusalLimit`]; without one all of the budget is for everyone, nobody's refusals
 //!   are counted, and a gate with [`allow_from`](GateBuilder::allow_from) lets nobody in.
 //! - It needs tokio's timer while a body is read.
@@ -56,6 +56,7 @@ mod layer;
 mod refusals;
 mod rejection;
 mod service;
+mod source;
 
 pub use body::{BodyError, GateBody, ResponseBody};
 pub use budget::{Budget, SMALL_BODY};
@@ -64,3 +65,4 @@ pub use layer::{GateBuilder, GateError, GateLayer, is_hook_path};
 pub use refusals::RefusalLimit;
 pub use rejection::Rejection;
 pub use service::Gate;
+pub use source::{SourceLayer, WithSource};

@@ -58,7 +58,7 @@ impl Rejection {
         Self { provider, ..self }
     }
 
-    pub(super) fn delivery(self, delivery: Delivery) -> Self {
+    pub(crate) fn delivery(self, delivery: Delivery) -> Self {
         Self { provider: Some(delivery.provider()), delivery: Some(delivery), ..self }
     }
 

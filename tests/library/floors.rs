@@ -19,6 +19,8 @@ const LIBRARY: &[&[&str]] = &[
     &["keystore", "switch", "delivery", "allow_list"],
     // the product of the library
     &["gate"],
+    // the layer behind it
+    &["coalesce"],
     // the sidecar
     &["proxy"],
 ];

@@ -10,11 +10,11 @@ use http_body_util::Full;
 use tower::Layer;
 
 use hookgate::allow_list::AllowList;
-use hookgate::gate::{Gate, GateBuilder, GateLayer, RefusalLimit};
+use hookgate::gate::{Gate, GateBuilder, GateLayer, RefusalLimit, SourceLayer};
 use hookgate::outcome::Outcome;
 use hookgate::pace::Rate;
 use hookgate::provider::Provider;
-use hookgate::source::{Networks, Source};
+use hookgate::source::{ClientHeader, Networks, Source, TrustedProxies};
 
 use crate::support::{Answer, Indexer, PLAIN, Sample, ask, keys};
 
@@ -114,4 +114,37 @@ async fn deliveries_that_are_authentic_use_nothing_up_and_other_refusals_do_not_
     let gates = limited(Rate::new(NonZeroU32::MIN, Duration::from_secs(3600)));
     assert_eq!(ask(&gates, from("192.0.2.7", &forged())).await.code(), 401);
     assert_eq!(ask(&gates, from("192.0.2.7", &good())).await.code(), 429);
+}
+
+/// What a server tells of its peer in its own way.
+#[derive(Clone)]
+struct Peer(IpAddr);
+
+#[tokio::test]
+async fn a_layer_says_who_calls_and_believes_the_proxies_that_are_trusted_and_nobody_else() {
+    let gate = gate(|it| it.allow_from(AllowList::new(Networks::parse("192.0.2.0/24").unwrap())));
+    let proxies = Networks::parse("10.0.0.0/8").unwrap();
+    let untrusting = SourceLayer::new(|of| of.get().map(|peer: &Peer| peer.0));
+    let trusting =
+        untrusting.clone().trust(TrustedProxies::new(proxies, ClientHeader::XForwardedFor));
+    for (layer, peer, header, code) in [
+        (&untrusting, Some("192.0.2.7"), None, 200),
+        (&untrusting, Some("192.0.3.7"), None, 403),
+        (&untrusting, Some("10.0.0.1"), Some("192.0.2.7"), 403),
+        (&trusting, Some("10.0.0.1"), Some("192.0.2.7"), 200),
+        (&trusting, Some("10.0.0.1"), Some("192.0.2.7, 192.0.3.7"), 403),
+        (&trusting, Some("192.0.3.7"), Some("192.0.2.7"), 403),
+        (&trusting, None, Some("192.0.2.7"), 403),
+    ] {
+        let sample = header.map_or_else(good, |it| good().header("x-forwarded-for", it));
+        let mut request = sample.request();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+        }
+        let answer = ask(&layer.layer(gate.clone()), request).await;
+        assert_eq!(answer.code(), code, "{peer:?} {header:?}");
+    }
+    // One that is there already is left, if the server tells of none.
+    let layered = untrusting.layer(gate);
+    assert_eq!(ask(&layered, from("192.0.2.7", &good())).await.code(), 200);
 }

@@ -2,6 +2,8 @@
 
 mod canary;
 #[cfg(feature = "event")]
+mod coalesce;
+#[cfg(feature = "event")]
 mod corpus_events;
 mod floors;
 mod gate_body;

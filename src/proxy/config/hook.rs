@@ -102,6 +102,18 @@ pub struct Paces {
     pub repository_rate: Option<Rate>,
 }
 
+impl Default for Paces {
+    fn default() -> Self {
+        Self {
+            coalesce: None,
+            coalesce_by: KeyBy::Ref,
+            dedupe_window: Duration::from_secs(3600),
+            rate: None,
+            repository_rate: None,
+        }
+    }
+}
+
 impl Paces {
     /// Whether there is a limit on how often anything is sent.
     pub fn is_limited(&self) -> bool {

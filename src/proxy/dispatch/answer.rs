@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::breaker::Verdict;
+use crate::coalesce::is_passing;
 use crate::delivery::Delivery;
 use crate::outcome::{OUTCOME_HEADER, Outcome};
 use crate::proxy::upstream::{FailureKind, UpstreamAnswer, UpstreamFailure};
@@ -152,12 +153,4 @@ impl Answer {
         }
         response
     }
-}
-
-/// Statuses after which the same request may be taken another time.
-fn is_passing(status: StatusCode) -> bool {
-    const TOO_EARLY: u16 = 425;
-    status.is_server_error()
-        || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
-        || status.as_u16() == TOO_EARLY
 }

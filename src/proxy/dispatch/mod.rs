@@ -55,7 +55,6 @@ use super::config::Paces;
 use super::telemetry::{HookMetrics, Tracing};
 use crate::event::ParseOptions;
 use crate::gate::GateBody;
-use crate::pace::KeyBy;
 
 pub use self::answer::Dispatched;
 pub use self::durable::{Durable, OWNER, Running, Settings};
@@ -76,13 +75,7 @@ enum Way {
 impl Dispatch {
     /// Sends each delivery as it comes, or prints it where there is no target.
     pub fn direct(target: Option<Target>, metrics: Arc<HookMetrics>) -> Self {
-        let paces = Paces {
-            coalesce: None,
-            coalesce_by: KeyBy::Ref,
-            dedupe_window: Duration::ZERO,
-            rate: None,
-            repository_rate: None,
-        };
+        let paces = Paces { dedupe_window: Duration::ZERO, ..Paces::default() };
         let (parse_options, tracing) = (ParseOptions::default(), Tracing::default());
         let sender = Sender { target, parse_options, metrics, tracing };
         Self::new(Arc::new(Pacer::new("", paces, sender)))

@@ -5,39 +5,34 @@
 //! sent at once when the gate stops.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::sleep_until;
+use tokio::time::timeout;
 
 use super::answer::Answer;
-use super::lock;
 use super::outgoing::Outgoing;
 use super::seen::{Seen, coalesce_key};
 use super::sender::Sender;
+use crate::coalesce::{Hold, retry_pause};
 use crate::outcome::Outcome;
-use crate::pace::{Arrival, Coalescer, Decision, Due, Pending};
+use crate::pace::{Arrival, Decision, Due, Pending};
 use crate::proxy::config::Paces;
 use crate::proxy::telemetry::AUDIT_TARGET;
 
-/// Held deliveries that are sent at the same time.
-const MAX_SENDING: usize = 32;
-/// The first pause before a held delivery is tried again; it doubles, to a minute.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// How often it is seen whether a pacer is still wanted, by one that waits for what it holds.
+const LOOK: Duration = Duration::from_secs(60);
+/// And by one that waits until it holds nothing.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Decides when the deliveries of one hook are sent.
 pub struct Pacer {
     hook: String,
     paces: Paces,
     sender: ArcSwap<Sender>,
-    coalescer: Option<Mutex<Coalescer<Held>>>,
+    hold: Option<Hold<Held>>,
     seen: Seen,
-    /// Something may be due earlier than it was.
-    changed: Notify,
-    sending: Arc<Semaphore>,
 }
 
 /// A delivery that is or can be held.
@@ -50,15 +45,13 @@ struct Held {
 impl Pacer {
     /// For a hook. Nothing that is held goes before [`run`](Self::run) runs.
     pub fn new(hook: impl Into<String>, paces: Paces, sender: Sender) -> Self {
-        let coalescer = paces.coalesce.clone().map(|pace| Mutex::new(Coalescer::new(pace)));
+        let hold = paces.coalesce.clone().map(Hold::new);
         let hook = hook.into();
         Self {
             seen: Seen::new(&hook, paces.dedupe_window),
             hook,
             sender: ArcSwap::from_pointee(sender),
-            coalescer,
-            changed: Notify::new(),
-            sending: Arc::new(Semaphore::new(MAX_SENDING)),
+            hold,
             paces,
         }
     }
@@ -75,30 +68,24 @@ impl Pacer {
 
     /// How many deliveries are held.
     pub fn held(&self) -> usize {
-        self.coalescer.as_ref().map_or(0, |coalescer| lock(coalescer).len())
+        self.hold.as_ref().map_or(0, Hold::len)
     }
 
     /// Sends what is held when its time comes, as long as somebody else has the pacer too.
     pub async fn run(pacer: Weak<Self>) {
         loop {
             let Some(this) = pacer.upgrade() else { return };
-            let Some(coalescer) = &this.coalescer else { return };
-            while let Some(due) = { lock(coalescer).take_due(Instant::now()) } {
-                this.clone().spawn(due).await;
-            }
-            let next = lock(coalescer).next_due();
-            let changed = this.changed.notified();
-            match next {
-                // Looked at again after a while in any case, to see whether it is still wanted.
-                None => {
-                    let _ = tokio::time::timeout(LAST_PAUSE, changed).await;
+            let Some(hold) = &this.hold else { return };
+            match timeout(LOOK, hold.next()).await {
+                Ok(Some((due, permit))) => {
+                    let this = this.clone();
+                    tokio::spawn(async move {
+                        this.later(due).await;
+                        drop(permit);
+                    });
                 }
-                Some(next) => {
-                    tokio::select! {
-                        () = sleep_until(next.min(Instant::now() + LAST_PAUSE).into()) => {}
-                        () = changed => {}
-                    }
-                }
+                Ok(None) => drop(timeout(LOOK, hold.changed()).await),
+                Err(_) => {}
             }
         }
     }
@@ -107,7 +94,7 @@ impl Pacer {
     /// another one is.
     pub async fn finish(self: Arc<Self>) {
         while self.held() > 0 {
-            tokio::time::sleep(FIRST_PAUSE).await;
+            tokio::time::sleep(LAST_LOOK).await;
         }
     }
 
@@ -117,16 +104,15 @@ impl Pacer {
     ///
     /// What was not sent when it is dropped is lost.
     pub async fn flush(&self) -> usize {
-        let Some(coalescer) = &self.coalescer else { return 0 };
-        let all = lock(coalescer).drain(Instant::now());
+        let Some(hold) = &self.hold else { return 0 };
         let mut lost = 0;
-        for due in all {
+        for due in hold.drain() {
             if !self.sender.load_full().deliver(&due.item.outgoing).await.is_success() {
                 lost += 1;
                 let delivery = due.item.outgoing.id();
                 tracing::error!(%delivery, hook = self.hook, "held delivery is lost as the gate stops");
             }
-            lock(coalescer).succeeded(due.sending);
+            hold.succeeded(due.sending);
         }
         lost
     }
@@ -139,23 +125,18 @@ impl Pacer {
             None => None,
         };
         let held = Held { outgoing, pending, attempts: 0 };
-        let (Some(coalescer), Some(key)) =
-            (&self.coalescer, coalesce_key(&self.hook, self.paces.coalesce_by, &held.outgoing))
+        let (Some(hold), Some(key)) =
+            (&self.hold, coalesce_key(&self.hook, self.paces.coalesce_by, &held.outgoing))
         else {
             return self.send(held).await;
         };
-        // Bound to a name, or the lock would be held until the end of the match.
-        let decision = lock(coalescer).offer(key, held, Instant::now());
-        match decision {
+        match hold.offer(key, held) {
             Decision::SendNow(due) => {
                 // In a task of its own, so that it ends and is reported also when the host hangs up.
                 let sent = tokio::spawn(self.clone().first(due));
                 sent.await.unwrap_or_else(|_| Answer::failed("delivery was given up"))
             }
-            Decision::Held { .. } => {
-                self.changed.notify_one();
-                Answer::new(Outcome::Coalesced)
-            }
+            Decision::Held { .. } => Answer::new(Outcome::Coalesced),
             // Rather one more than one less.
             Decision::Full(held) => self.send(held).await,
         }
@@ -174,27 +155,18 @@ impl Pacer {
     async fn first(self: Arc<Self>, due: Due<Held>) -> Answer {
         let Due { item, sending } = due;
         let answer = self.send(item).await;
-        if let Some(coalescer) = &self.coalescer {
+        if let Some(hold) = &self.hold {
             if answer.is_success() {
-                lock(coalescer).succeeded(sending);
+                hold.succeeded(sending);
             } else {
                 // The host hears of it, so nobody is owed anything, and the interval is not eaten.
-                let _ = lock(coalescer).failed(sending, None, Instant::now());
+                hold.failed(sending, None, Duration::ZERO);
             }
         }
-        self.changed.notify_one();
         answer
     }
 
-    /// Sends one that was held, in a task of its own.
-    async fn spawn(self: Arc<Self>, due: Due<Held>) {
-        let Ok(permit) = self.sending.clone().acquire_owned().await else { return };
-        tokio::spawn(async move {
-            self.later(due).await;
-            drop(permit);
-        });
-    }
-
+    /// Sends one that was held.
     async fn later(&self, due: Due<Held>) {
         let Due { mut item, sending } = due;
         let answer = self.sender.load_full().deliver(&item.outgoing).await;
@@ -213,22 +185,19 @@ impl Pacer {
             },
             "Held delivery sent"
         );
-        let Some(coalescer) = &self.coalescer else { return };
+        let Some(hold) = &self.hold else { return };
         if answer.is_success() {
             self.seen.accepted(item.pending.take());
-            lock(coalescer).succeeded(sending);
+            hold.succeeded(sending);
         } else if answer.is_final {
             tracing::error!(%delivery, hook = self.hook, "held delivery is given up: upstream refuses it");
-            let _ = lock(coalescer).failed(sending, None, Instant::now());
+            hold.failed(sending, None, Duration::ZERO);
         } else {
-            let pause = FIRST_PAUSE.saturating_mul(1 << item.attempts.min(6)).min(LAST_PAUSE);
+            let pause = retry_pause(item.attempts);
             let pause = answer.retry_after.map_or(pause, |after| after.max(pause));
             item.attempts = item.attempts.saturating_add(1);
-            let covered = lock(coalescer).failed(sending, Some(item), Instant::now() + pause);
-            // A newer one goes in its place.
-            drop(covered);
+            hold.failed(sending, Some(item), pause);
         }
-        self.changed.notify_one();
     }
 }
 

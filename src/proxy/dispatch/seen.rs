@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::lock;
 use super::outgoing::Outgoing;
+use crate::coalesce;
 use crate::event::Kind;
 use crate::pace::{Arrival, ChangedRefs, CoalesceKey, Duplicates, Identity, KeyBy, Pending};
 use crate::provider::Provider;
@@ -72,9 +73,7 @@ pub(super) fn identity(hook: &str, outgoing: &Outgoing) -> Option<Identity> {
 
 /// What it coalesces with; `None` for what has no repository, and so is never held.
 pub(super) fn coalesce_key(hook: &str, by: KeyBy, outgoing: &Outgoing) -> Option<CoalesceKey> {
-    let event = outgoing.delivery.event()?;
-    let repository = outgoing.repository()?;
-    Some(CoalesceKey::new(by, hook, repository, event.kind.as_str(), outgoing.refs()))
+    coalesce::coalesce_key(hook, by, &outgoing.delivery)
 }
 
 impl fmt::Debug for Seen {
