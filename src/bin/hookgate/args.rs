@@ -161,6 +161,10 @@ Exit status: 0 answered 2xx, 1 refused or not answered, 2 wrong usage.")]
     /// Each delivery is a new one: another body, id and signature, about the next of the repositories. It goes
     /// over HTTP/1.1. Only endpoints on this machine are taken, unless --i-own-this-endpoint is said.
     ///
+    /// Signatures are made before the start, for as many deliveries as --prepare, two seconds and half of the time
+    /// of the run allow. The others, and those whose proof holds the time (such as standard-webhooks), are signed
+    /// while sending, which costs the sender more: the report says how many. None is sent twice.
+    ///
     /// With --rate (open loop), when each delivery is due is fixed beforehand, and its latency is measured from
     /// then, as a git host would feel it: one that had to wait because others were not answered is not left out.
     /// With --connections (closed loop), a connection that waits sends nothing, so a stall delays few deliveries
@@ -171,6 +175,7 @@ Exit status: 0 answered 2xx, 1 refused or not answered, 2 wrong usage.")]
 Examples:
   hookgate bench --to http://127.0.0.1:8080/webhook --provider github --rate 500 --duration 30s
   hookgate bench --to http://127.0.0.1:8080/webhook --provider gitea --connections 32 --size 8KiB
+  hookgate bench --to http://127.0.0.1:8080/webhook --provider github --connections 64 --prepare 256MiB
   hookgate bench --to https://gate.example.com/webhook --provider gitlab --rate 50 --i-own-this-endpoint
   hookgate bench --to http://127.0.0.1:8080/webhook --provider github --rate 500 --json | jq .latency.p99_ms
 

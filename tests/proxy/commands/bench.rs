@@ -96,6 +96,23 @@ fn a_connection_of_a_closed_loop_sends_when_it_has_its_answer() {
 }
 
 #[test]
+fn deliveries_are_signed_before_the_start_as_far_as_there_is_memory() {
+    let gate = Setup::new().config(HOOK).keys(KEYS).start();
+    let to = format!("http://{}/webhook", gate.address());
+    // Each is authentic and new, wherever it was signed.
+    for (memory, before) in [("64MiB", 20..=20), ("1KiB", 1..=19), ("0B", 0..=0)] {
+        let load = ["--rate", "100", "--duration", "200ms", "--prepare", memory];
+        let text = bench(&to, &load).run();
+        let report = report(&bench(&to, &load).args(&["--json"]).run(), 0);
+        assert_eq!(report["outcomes"]["printed"], 20, "{memory}: {report}");
+        let signed = number(&report["signed_before"]) as u64;
+        assert!(before.contains(&signed), "{memory}: {report}");
+        let line = format!("signed        {} of them while sending\n", 20 - signed);
+        assert_eq!(text.stdout.contains(&line), signed < 20, "{}", text.stdout);
+    }
+}
+
+#[test]
 fn what_is_sent_to_warm_up_does_not_count() {
     let upstream = Upstream::start();
     let args = ["--rate", "100", "--warm-up", "200ms", "--duration", "100ms", "--json"];
@@ -287,6 +304,8 @@ fn what_cannot_be_a_load_is_wrong_usage() {
         &["--rate", "1", "--timeout", "soon"],
         &["--rate", "1", "--size", "1GiB"],
         &["--rate", "1", "--size", "10B"],
+        &["--rate", "1", "--prepare", "some"],
+        &["--rate", "1", "--prepare", "5GiB"],
         &["--rate", "1", "--repositories", "0"],
         &["--rate", "1", "--repository", "widgets"],
     ] {

@@ -42,6 +42,10 @@ pub(crate) struct BenchArgs {
     /// Each body has exactly so many bytes, such as 8KiB [default: as few as the push takes]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) size: Option<usize>,
+    /// Memory for signatures that are made before the start; when they are used up, deliveries are signed while
+    /// sending
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory)]
+    pub(crate) prepare: usize,
     /// About so many repositories in turn
     #[arg(long, value_name = "COUNT", default_value = "100")]
     pub(crate) repositories: NonZeroUsize,
@@ -83,6 +87,15 @@ fn size(text: &str) -> Result<usize, &'static str> {
     const EXPECTED: &str = "expected a size such as 8KiB or 1000B, at most 75MiB";
     let size = text.parse::<ByteSize>().map_err(|_| EXPECTED)?.as_u64();
     if size > crate::send::MAX_BODY {
+        return Err(EXPECTED);
+    }
+    usize::try_from(size).map_err(|_| EXPECTED)
+}
+
+fn memory(text: &str) -> Result<usize, &'static str> {
+    const EXPECTED: &str = "expected a size such as 64MiB, at most 4GiB";
+    let size = text.parse::<ByteSize>().map_err(|_| EXPECTED)?.as_u64();
+    if size > 4 << 30 {
         return Err(EXPECTED);
     }
     usize::try_from(size).map_err(|_| EXPECTED)

@@ -7,30 +7,24 @@
 //!
 //! **Closed loop.** Each connection sends again as soon as it has its answer.
 //!
-//! A connection is driven by the task that waits for its answer, so that no other task has to be woken.
+//! One task sends on a connection and waits for its answer, so that no other task has to be woken.
 //! Dropping the runtime abandons what is under way.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hookgate::outcome::{OUTCOME_HEADER, Outcome};
-use http::{HeaderMap, Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout_at;
 
-use super::maker::{Delivery, Maker};
+use super::connection::Connection;
+use super::maker::Maker;
 use super::tally::{Answer, ErrorKind, Failure, Tally};
-use super::target::{Stream, Target};
+use super::target::Target;
 
 /// The pacer sleeps at least so long: what comes due meanwhile comes due together.
 const TICK: Duration = Duration::from_micros(50);
@@ -86,12 +80,13 @@ impl Part {
         let (working, mut ended) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             target: self.target,
+            signed: self.maker.signed(),
+            filling: self.maker.filling(),
             maker: Mutex::new(self.maker),
             times: self.times,
             tally: self.tally,
             next: AtomicU64::new(0),
-            index: self.index as u64,
-            parts: self.parts as u64,
+            turn: self.index as f64 / self.parts as f64,
         });
         let pacer = match self.load {
             Loop::Open { rate, connections } => {
@@ -122,12 +117,16 @@ impl Part {
 struct Shared {
     target: Arc<Target>,
     maker: Mutex<Maker>,
+    /// So many deliveries, the first ones, are signed already.
+    signed: u64,
+    /// What is the same at the end of all bodies.
+    filling: Bytes,
     times: Times,
     tally: Arc<Mutex<Tally>>,
     /// Deliveries of this part that were taken.
     next: AtomicU64,
-    index: u64,
-    parts: u64,
+    /// Parts take turns: how much of its interval passes before the first of this part is due.
+    turn: f64,
 }
 
 impl Shared {
@@ -135,32 +134,14 @@ impl Shared {
         self.tally.lock().expect("no thread panicked")
     }
 
-    /// Parts take turns: how much of its interval passes before the first of this part is due.
-    fn turn(&self) -> f64 {
-        self.index as f64 / self.parts as f64
-    }
-
-    fn make(&self, nth: u64) -> Request<Delivery> {
-        let mut maker = self.maker.lock().expect("no thread panicked");
-        maker.make(self.index + nth * self.parts)
-    }
-
     /// Sends the `nth` delivery of this part and counts what becomes of it; whether it was answered.
-    async fn deliver(&self, connection: &mut Option<Connection>, nth: u64, due: Instant) -> bool {
+    async fn deliver(&self, sender: &mut Sender, nth: u64, due: Instant) -> bool {
         let is_measured = due >= self.times.measured_from();
         let sent = Instant::now();
         if is_measured {
-            self.tally().begin(due, sent);
+            self.tally().begin(due, sent, nth < self.signed);
         }
-        let deadline = sent + self.times.timeout;
-        let exchange = self.exchange(connection, nth);
-        let result = match timeout_at(deadline.into(), exchange).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure { kind: ErrorKind::Timeout, text: "no answer in time".into() }),
-        };
-        if result.is_err() {
-            *connection = None;
-        }
+        let result = self.exchange(sender, nth, sent + self.times.timeout).await;
         let is_answered = result.is_ok();
         let mut tally = self.tally();
         if is_measured {
@@ -173,21 +154,31 @@ impl Shared {
 
     async fn exchange(
         &self,
-        connection: &mut Option<Connection>,
+        sender: &mut Sender,
         nth: u64,
+        deadline: Instant,
     ) -> Result<Answer, Failure> {
-        // The other side may close a connection that was kept, in the moment in which it is used.
-        if let Some(mut kept) = connection.take() {
-            match kept.exchange(self.make(nth)).await {
-                Ok((answer, is_open)) => {
-                    *connection = is_open.then_some(kept);
-                    return Ok(answer);
-                }
-                Err(error) if error.is_canceled() => {}
-                Err(error) => return Err(failure(&error)),
-            }
+        self.maker.lock().expect("no thread panicked").make(nth, &mut sender.request);
+        let mut kept = sender.connection.take();
+        // The other side may have closed it since.
+        if let Some(idle) = &mut kept
+            && idle.has_ended().await
+        {
+            kept = None;
         }
-        let stream = self.target.connect().await.map_err(|error| {
+        let mut connection = match kept {
+            Some(kept) => kept,
+            None => self.connect(deadline).await?,
+        };
+        let exchange = connection.exchange(&sender.request, &self.filling, deadline);
+        let (answer, is_open) = exchange.await?;
+        sender.connection = is_open.then_some(connection);
+        Ok(answer)
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Connection, Failure> {
+        let connecting = timeout_at(deadline.into(), self.target.connect());
+        let stream = connecting.await.map_err(|_| Failure::timeout())?.map_err(|error| {
             let kind = match error.kind() {
                 std::io::ErrorKind::TimedOut => ErrorKind::Timeout,
                 _ => ErrorKind::Connect,
@@ -195,28 +186,27 @@ impl Shared {
             Failure { kind, text: error.to_string() }
         })?;
         self.tally().connections += 1;
-        let mut fresh = Connection::over(stream).await.map_err(|error| failure(&error))?;
-        let (answer, is_open) =
-            fresh.exchange(self.make(nth)).await.map_err(|error| failure(&error))?;
-        *connection = is_open.then_some(fresh);
-        Ok(answer)
+        Ok(Connection::over(stream, deadline))
     }
 }
 
-fn failure(error: &hyper::Error) -> Failure {
-    let kind = if error.is_parse() { ErrorKind::Protocol } else { ErrorKind::Reset };
-    Failure { kind, text: crate::chain(error) }
+/// What sends one delivery after the other.
+#[derive(Default)]
+struct Sender {
+    connection: Option<Connection>,
+    /// The bytes of its delivery, up to the filling.
+    request: Vec<u8>,
 }
 
 async fn closed(shared: Arc<Shared>, _working: mpsc::Sender<()>) {
-    let mut connection = None;
+    let mut sender = Sender::default();
     loop {
         let now = Instant::now();
         if now >= shared.times.end() {
             return;
         }
         let nth = shared.next.fetch_add(1, Ordering::Relaxed);
-        if !shared.deliver(&mut connection, nth, now).await && connection.is_none() {
+        if !shared.deliver(&mut sender, nth, now).await {
             tokio::time::sleep(REST).await;
         }
     }
@@ -253,7 +243,7 @@ impl Pacer {
             starting: AtomicUsize::new(0),
             rate,
             // A product that is a whole number may come out a hair above it.
-            total: (whole.as_secs_f64() * rate - shared.turn() - 1e-6).ceil() as u64,
+            total: (whole.as_secs_f64() * rate - shared.turn - 1e-6).ceil() as u64,
         };
         let (due, shared, runtime) = (Arc::new(due), Arc::clone(shared), runtime.clone());
         let (stop, stopped) = watch::channel(false);
@@ -273,7 +263,7 @@ impl Pacer {
 impl Due {
     /// When the `nth` of this part is due.
     fn at(&self, shared: &Shared, nth: u64) -> Instant {
-        shared.times.start + Duration::from_secs_f64((nth as f64 + shared.turn()) / self.rate)
+        shared.times.start + Duration::from_secs_f64((nth as f64 + shared.turn) / self.rate)
     }
 }
 
@@ -313,23 +303,23 @@ fn pace(
 }
 
 async fn paced(shared: Arc<Shared>, due: Arc<Due>, _working: mpsc::Sender<()>) {
-    let mut connection: Option<Connection> = None;
+    let mut sender = Sender::default();
     let mut is_starting = true;
     let last = shared.times.end() + shared.times.timeout;
     loop {
         let permit = due.permits.acquire();
         let mut permit = pin!(permit);
-        while let Some(idle) = &mut connection {
+        while let Some(idle) = &mut sender.connection {
             tokio::select! {
                 biased;
                 permit = permit.as_mut() => {
                     permit.expect("never closed").forget();
                     break;
                 }
-                () = idle.ended() => connection = None,
+                () = idle.ended() => sender.connection = None,
             }
         }
-        if connection.is_none() {
+        if sender.connection.is_none() {
             permit.await.expect("never closed").forget();
         }
         if std::mem::take(&mut is_starting) {
@@ -343,73 +333,7 @@ async fn paced(shared: Arc<Shared>, due: Arc<Due>, _working: mpsc::Sender<()>) {
         if now > last {
             shared.tally().skip(at, now);
         } else {
-            shared.deliver(&mut connection, nth, at).await;
+            shared.deliver(&mut sender, nth, at).await;
         }
     }
-}
-
-/// A connection, and what drives it.
-struct Connection {
-    requests: http1::SendRequest<Delivery>,
-    driver: http1::Connection<TokioIo<Box<dyn Stream>>, Delivery>,
-    has_ended: bool,
-}
-
-impl Connection {
-    async fn over(stream: Box<dyn Stream>) -> hyper::Result<Self> {
-        let (requests, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self { requests, driver, has_ended: false })
-    }
-
-    /// Sends the request and takes the whole answer; with it, whether the connection can be used again.
-    async fn exchange(&mut self, request: Request<Delivery>) -> hyper::Result<(Answer, bool)> {
-        let answer = self.requests.send_request(request);
-        let mut answer = pin!(answer);
-        let answer: Response<Incoming> = poll_fn(|cx| {
-            self.drive(cx);
-            answer.as_mut().poll(cx)
-        })
-        .await?;
-        let (parts, mut body) = answer.into_parts();
-        while !body.is_end_stream() {
-            let frame = poll_fn(|cx| {
-                self.drive(cx);
-                Pin::new(&mut body).poll_frame(cx)
-            });
-            if frame.await.transpose()?.is_none() {
-                break;
-            }
-        }
-        drop(body);
-        let is_open = poll_fn(|cx| {
-            self.drive(cx);
-            if self.has_ended {
-                return Poll::Ready(false);
-            }
-            self.requests.poll_ready(cx).map(|ready| ready.is_ok())
-        });
-        let answer = Answer { status: parts.status.as_u16(), outcome: outcome(&parts.headers) };
-        Ok((answer, is_open.await))
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        // Its error also comes out where the answer is waited for.
-        if !self.has_ended && Pin::new(&mut self.driver).poll(cx).is_ready() {
-            self.has_ended = true;
-        }
-    }
-
-    /// Ends when the other side closes.
-    async fn ended(&mut self) {
-        poll_fn(|cx| {
-            self.drive(cx);
-            if self.has_ended { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-}
-
-fn outcome(headers: &HeaderMap) -> Option<&'static str> {
-    let word = headers.get(OUTCOME_HEADER)?;
-    Outcome::ALL.iter().map(|outcome| outcome.as_str()).find(|known| known == word)
 }

@@ -4,15 +4,16 @@
 //!    repository's number and the id. Where the marks stand is looked up once.
 //! 2. A member of the JSON object with the id, so that no two bodies are equal whatever the host
 //!    sends, and behind it what fills the body up to its size.
-//! 3. For each delivery the marks are overwritten and the body is signed. Of a body only the part
-//!    before the filling is copied; the filling is shared.
+//! 3. Before the load starts, signatures are made, which cost the most: of a delivery nothing else is kept, since
+//!    the rest follows from its number. One that holds the time is made when the delivery is sent, as are those for
+//!    which there was no more room.
+//! 4. For each delivery the marks are overwritten, and head, signature and body are put together as bytes. Of a
+//!    body only the part before the filling is copied; the filling is shared.
 //!
 //! The commit from which a push goes is the one to which the push before it went, in each repository.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -20,9 +21,9 @@ use hookgate::clock::{Clock, SystemClock};
 use hookgate::key::Key;
 use hookgate::provider::Provider;
 use hookgate::proxy::config::HookConfig;
-use http::header::{HOST, HeaderName, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use http_body::{Body, Frame, SizeHint};
+use hookgate::time::Timestamp;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, USER_AGENT};
 
 use super::target::Target;
 use crate::args::SampleEvent;
@@ -32,6 +33,8 @@ use crate::send::{Place, place_of_proof, prove};
 
 /// How many digits a commit has.
 const COMMIT: usize = 40;
+/// And how many of them, the first ones, differ between the deliveries of a run.
+const VARYING: usize = 16;
 /// An id that no delivery has.
 const ID: &str = "00000000-0000-4000-a000-000000000000";
 
@@ -50,23 +53,29 @@ pub(super) struct Plan {
 #[derive(Clone)]
 pub(super) struct Maker {
     plan: Arc<Plan>,
-    uri: Uri,
-    headers: HeaderMap,
-    /// Those that hold the id.
-    id_headers: Vec<HeaderName>,
+    /// Request line and headers of the last delivery, without its proof.
+    head: Vec<u8>,
     /// The whole body of the last delivery.
     body: Vec<u8>,
     /// Where the filling begins.
     own: usize,
     filling: Bytes,
+    ids_in_head: Vec<usize>,
     befores: Vec<usize>,
     afters: Vec<usize>,
     numbers: Vec<usize>,
     /// How many digits the number of a repository has.
     digits: usize,
     id_at: usize,
-    /// Different for each run.
-    run: String,
+    /// Whether a proof holds the time.
+    is_dated: bool,
+    /// Which part of the deliveries is made here, of how many.
+    index: u64,
+    parts: u64,
+    /// The header lines that prove the first deliveries, one behind the other.
+    proofs: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
 }
 
 impl Maker {
@@ -106,31 +115,48 @@ impl Maker {
         }
         body.resize(size - b"\"}".len(), b'.');
         body.extend_from_slice(b"\"}");
-        let mut headers = sample.headers;
-        let id_headers = headers.iter().filter(|(_, value)| *value == ID);
-        let id_headers = id_headers.map(|(name, _)| name.clone()).collect();
-        headers.insert(HOST, target.host.clone());
-        headers.insert(USER_AGENT, AGENT);
-        let filling = Bytes::copy_from_slice(&body[own..]);
-        let uri = target.path.clone();
         let run = random_hex(12)?;
-        let maker = Self {
+        for &at in befores.iter().chain(&afters) {
+            body[at + VARYING..at + COMMIT].copy_from_slice(run.as_bytes());
+        }
+        // A UUID of version 4 by its form.
+        let (a, b, c, d) = (&run[..8], &run[8..12], &run[12..15], &run[15..18]);
+        let id = format!("{a}-{b}-4{c}-a{d}-000000000000");
+        body[id_at..id_at + ID.len()].copy_from_slice(id.as_bytes());
+        let mut maker = Self {
             plan,
-            uri,
-            headers,
-            id_headers,
+            head: format!("POST {} HTTP/1.1\r\n", target.path).into_bytes(),
+            filling: Bytes::copy_from_slice(&body[own..]),
             body,
             own,
-            filling,
+            ids_in_head: Vec::new(),
             befores,
             afters,
             numbers,
             digits,
             id_at,
-            run,
+            is_dated: false,
+            index: 0,
+            parts: 1,
+            proofs: Vec::new(),
+            ends: Vec::new(),
         };
         // What can be wrong with a proof is wrong with the first.
-        maker.proof(ID).map(|_| maker)
+        let proof = maker.proof(now)?;
+        maker.is_dated = maker.proof(Timestamp::from_millis(0))? != proof;
+        let mut headers = sample.headers;
+        headers.insert(HOST, target.host.clone());
+        headers.insert(USER_AGENT, AGENT);
+        headers.insert(CONTENT_LENGTH, size.into());
+        // A header of the proof stands in place of one of the sample.
+        for (name, value) in headers.iter().filter(|(name, _)| !proof.contains_key(*name)) {
+            let is_id = *value == ID;
+            push_line(&mut maker.head, name, if is_id { id.as_bytes() } else { value.as_bytes() });
+            if is_id {
+                maker.ids_in_head.push(maker.head.len() - b"\r\n".len() - ID.len());
+            }
+        }
+        Ok(maker)
     }
 
     /// The size of each body.
@@ -138,60 +164,120 @@ impl Maker {
         self.body.len()
     }
 
-    /// The delivery of this number, other than all others of this run and of any other.
-    pub(super) fn make(&mut self, number: u64) -> Request<Delivery> {
-        let repositories = self.plan.repositories as u64;
-        let id = self.id(number);
-        let before = self.commit(number.wrapping_sub(repositories));
-        let after = self.commit(number);
-        let repository = format!("{:0width$}", number % repositories + 1, width = self.digits);
-        let mut write = |places: &[usize], text: &str| {
-            for &at in places {
-                self.body[at..at + text.len()].copy_from_slice(text.as_bytes());
-            }
-        };
-        write(&self.befores, &before);
-        write(&self.afters, &after);
-        write(&self.numbers, &repository);
-        write(&[self.id_at], &id);
-        let proof = self.proof(&id).expect("one like it was signed before");
-        let mut request = Request::new(Delivery {
-            own: Bytes::copy_from_slice(&self.body[..self.own]),
-            filling: self.filling.clone(),
-        });
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        headers.clone_from(&self.headers);
-        let id = HeaderValue::from_str(&id).expect("digits and hyphens");
-        for name in &self.id_headers {
-            headers.insert(name, id.clone());
-        }
-        headers.extend(proof);
-        request
+    /// What all bodies end with.
+    pub(super) fn filling(&self) -> Bytes {
+        self.filling.clone()
     }
 
-    fn proof(&self, id: &str) -> Result<HeaderMap, String> {
+    /// How many deliveries, from the first on, need no more signing.
+    pub(super) fn signed(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    /// Makes the deliveries of this part from now on, and signs the first of them: at most `most`, as many as fit
+    /// into `memory` bytes, and not longer than `until`.
+    pub(super) fn prepare(
+        &mut self,
+        index: usize,
+        parts: usize,
+        most: u64,
+        memory: usize,
+        until: Instant,
+    ) {
+        (self.index, self.parts) = (index as u64, parts as u64);
+        let mut proofs = Vec::new();
+        // Room for one that is longer than those before it.
+        let mut next = 256;
+        while !self.is_dated && self.signed() < most {
+            let used = proofs.len() + self.ends.len() * size_of::<usize>();
+            // Reading the clock is cheap beside a signature.
+            if used + next > memory || Instant::now() >= until {
+                break;
+            }
+            self.mark(self.signed());
+            let before = proofs.len();
+            self.push_proof(&mut proofs);
+            next = next.max(proofs.len() - before + size_of::<usize>());
+            self.ends.push(proofs.len());
+        }
+        self.proofs = proofs;
+    }
+
+    /// Puts the `nth` delivery of this part, other than all others of this run and of any other, into `request`, up
+    /// to the filling.
+    pub(super) fn make(&mut self, nth: u64, request: &mut Vec<u8>) {
+        self.mark(nth);
+        request.clear();
+        request.extend_from_slice(&self.head);
+        match usize::try_from(nth).ok().filter(|nth| *nth < self.ends.len()) {
+            Some(nth) => {
+                let begin = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+                request.extend_from_slice(&self.proofs[begin..self.ends[nth]]);
+            }
+            None => self.push_proof(request),
+        }
+        request.extend_from_slice(b"\r\n");
+        request.extend_from_slice(&self.body[..self.own]);
+    }
+
+    /// Overwrites what is the delivery's own.
+    fn mark(&mut self, nth: u64) {
+        let number = self.index + nth * self.parts;
+        let repositories = self.plan.repositories as u64;
+        let before = commit(number.wrapping_sub(repositories));
+        let after = commit(number);
+        for (places, text) in [(&self.befores, before), (&self.afters, after)] {
+            for &at in places {
+                self.body[at..at + VARYING].copy_from_slice(&text);
+            }
+        }
+        for &at in &self.numbers {
+            let mut rest = number % repositories + 1;
+            for digit in self.body[at..at + self.digits].iter_mut().rev() {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        }
+        // The last twelve digits of the id.
+        let mut low = [0; 12];
+        HEXLOWER.encode_mut(&number.to_be_bytes()[2..], &mut low);
+        let end = self.id_at + ID.len();
+        self.body[end - low.len()..end].copy_from_slice(&low);
+        for at in &self.ids_in_head {
+            let end = at + ID.len();
+            self.head[end - low.len()..end].copy_from_slice(&low);
+        }
+    }
+
+    fn push_proof(&self, lines: &mut Vec<u8>) {
+        let proof = self.proof(SystemClock.now()).expect("one like it was signed before");
+        for (name, value) in &proof {
+            push_line(lines, name, value.as_bytes());
+        }
+    }
+
+    fn proof(&self, now: Timestamp) -> Result<HeaderMap, String> {
         let Plan { hook, provider, key, .. } = &*self.plan;
+        let id = String::from_utf8_lossy(&self.body[self.id_at..self.id_at + ID.len()]);
         match place_of_proof(hook, *provider, key)? {
-            Place::Headers(scheme) => prove(scheme, &self.body, key, id, SystemClock.now()),
+            Place::Headers(scheme) => prove(scheme, &self.body, key, &id, now),
             Place::Url => Ok(HeaderMap::new()),
         }
     }
+}
 
-    /// A UUID of version 4 by its form.
-    fn id(&self, number: u64) -> String {
-        let run = &self.run;
-        let low = number & 0xffff_ffff_ffff;
-        format!("{}-{}-4{}-a{}-{low:012x}", &run[..8], &run[8..12], &run[12..15], &run[15..18])
-    }
+/// The part of a commit that is not the same for the whole run.
+fn commit(number: u64) -> [u8; VARYING] {
+    // An odd factor: no two numbers give the same, and neighbours do not look alike.
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut commit = [0; VARYING];
+    HEXLOWER.encode_mut(&mixed.to_be_bytes(), &mut commit);
+    commit
+}
 
-    fn commit(&self, number: u64) -> String {
-        // An odd factor: no two numbers give the same, and neighbours do not look alike.
-        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut commit = HEXLOWER.encode(&mixed.to_be_bytes());
-        commit.push_str(&self.run);
-        commit
+fn push_line(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+        lines.extend_from_slice(part);
     }
 }
 
@@ -201,32 +287,4 @@ fn places(body: &[u8], mark: &[u8]) -> Vec<usize> {
     }
     let windows = body.windows(mark.len()).enumerate();
     windows.filter(|(_, window)| *window == mark).map(|(at, _)| at).collect()
-}
-
-/// The body of a delivery.
-pub(super) struct Delivery {
-    own: Bytes,
-    filling: Bytes,
-}
-
-impl Body for Delivery {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = self.get_mut();
-        let next = [&mut this.own, &mut this.filling].into_iter().find(|part| !part.is_empty());
-        Poll::Ready(next.map(|part| Ok(Frame::data(std::mem::take(part)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.own.is_empty() && self.filling.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact((self.own.len() + self.filling.len()) as u64)
-    }
 }

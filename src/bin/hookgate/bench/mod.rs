@@ -1,11 +1,12 @@
 //! `hookgate bench`: a load of signed deliveries, and how an endpoint takes it.
 //!
-//! The parts: [`target`] is where it goes, [`maker`] makes deliveries, [`load`] sends them on time, [`tally`]
-//! counts, [`report`] tells.
+//! The parts: [`target`] is where it goes, [`maker`] makes deliveries, [`load`] sends them on time, each over a
+//! [`connection`], [`tally`] counts, [`report`] tells.
 //!
 //! Nothing is sent to another machine unless its owner says so: whoever can type this command could else
 //! point it at anybody.
 
+mod connection;
 mod load;
 mod maker;
 mod report;
@@ -32,6 +33,9 @@ use target::Target;
 
 /// How often the line on the terminal changes.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Signing before the start takes no longer than this, nor than half of the run.
+const PREPARATION: Duration = Duration::from_secs(2);
 
 /// Why nothing is sent.
 enum Refused {
@@ -74,13 +78,14 @@ fn bench(args: &BenchArgs) -> Result<Report, Refused> {
     });
     let maker = Maker::new(plan, &target).map_err(Refused::Usage)?;
     let (body_bytes, origin) = (maker.size(), target.origin.clone());
+    let makers = prepared(args, &maker);
     let times = Times {
         start: Instant::now(),
         warm_up: args.warm_up,
         duration: args.duration,
         timeout: args.timeout,
     };
-    let parts = parts(args, times, &target, &maker);
+    let parts = parts(args, times, &target, makers);
     let (tally, stopped) = drive(parts, times).map_err(Refused::Failed)?;
     Ok(Report {
         origin,
@@ -101,11 +106,41 @@ fn bench(args: &BenchArgs) -> Result<Report, Refused> {
     })
 }
 
-/// The load, for as many threads as there are to be and as can have a part of it.
-fn parts(args: &BenchArgs, times: Times, target: &Arc<Target>, maker: &Maker) -> Vec<Part> {
+/// How many connections there may be, and among how many threads they are divided.
+fn division(args: &BenchArgs) -> (usize, usize) {
     let most = args.connections.unwrap_or(args.connections_max).get();
-    let parts = args.threads.get().min(most);
-    let part = |index: usize| {
+    (most, args.threads.get().min(most))
+}
+
+/// For each part what makes its deliveries, with as many signatures as memory and time allow.
+fn prepared(args: &BenchArgs, maker: &Maker) -> Vec<Maker> {
+    let (_, parts) = division(args);
+    let whole = args.warm_up + args.duration;
+    let until = Instant::now() + PREPARATION.min(whole / 2);
+    let wanted = args.rate.map(|rate| (rate * whole.as_secs_f64() / parts as f64).ceil() as u64);
+    std::thread::scope(|scope| {
+        let part = |index| {
+            let mut maker = maker.clone();
+            scope.spawn(move || {
+                maker.prepare(
+                    index,
+                    parts,
+                    wanted.unwrap_or(u64::MAX),
+                    args.prepare / parts,
+                    until,
+                );
+                maker
+            })
+        };
+        let threads: Vec<_> = (0..parts).map(part).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it only signs")).collect()
+    })
+}
+
+/// The load, for as many threads as there are to be and as can have a part of it.
+fn parts(args: &BenchArgs, times: Times, target: &Arc<Target>, makers: Vec<Maker>) -> Vec<Part> {
+    let (most, parts) = division(args);
+    let part = |(index, maker): (usize, Maker)| {
         // What does not divide goes to the first ones.
         let connections = most / parts + usize::from(index < most % parts);
         let load = match args.rate {
@@ -114,7 +149,7 @@ fn parts(args: &BenchArgs, times: Times, target: &Arc<Target>, maker: &Maker) ->
         };
         Part {
             target: Arc::clone(target),
-            maker: maker.clone(),
+            maker,
             load,
             times,
             index,
@@ -122,7 +157,7 @@ fn parts(args: &BenchArgs, times: Times, target: &Arc<Target>, maker: &Maker) ->
             tally: Arc::new(Mutex::new(Tally::new())),
         }
     };
-    (0..parts).map(part).collect()
+    makers.into_iter().enumerate().map(part).collect()
 }
 
 /// Runs all parts; when it was interrupted, if it was.

@@ -81,6 +81,10 @@ impl Report {
             ),
         ));
         rows.push(("sent", format!("{} over {} connections", tally.begun, tally.connections)));
+        let while_sending = tally.begun - tally.signed_before;
+        if while_sending > 0 {
+            rows.push(("signed", format!("{while_sending} of them while sending")));
+        }
         if tally.warm_up > 0 {
             rows.push(("warm-up", format!("{} more, which do not count", tally.warm_up)));
         }
@@ -147,7 +151,7 @@ impl Report {
             "target": self.origin, "provider": self.provider.as_str(), "loop": mode, "rate": rate,
             "connections": connections, "body_bytes": self.body_bytes, "repositories": self.repositories,
             "duration_seconds": self.duration.as_secs_f64(), "interrupted": self.is_interrupted,
-            "sent": tally.begun, "warm_up": tally.warm_up, "answered": tally.answered, "abandoned": self.abandoned(),
+            "sent": tally.begun, "signed_before": tally.signed_before, "warm_up": tally.warm_up, "answered": tally.answered, "abandoned": self.abandoned(),
             "connections_opened": tally.connections, "statuses": statuses, "outcomes": tally.outcomes,
             "errors": errors, "requests_per_second": rate_seen,
             "body_bytes_per_second": rate_seen * self.body_bytes as f64,

@@ -48,11 +48,19 @@ pub(super) struct Failure {
     pub(super) text: String,
 }
 
+impl Failure {
+    pub(super) fn timeout() -> Self {
+        Self { kind: ErrorKind::Timeout, text: "no answer in time".into() }
+    }
+}
+
 /// Counts of one thread, or of all.
 pub(super) struct Tally {
     /// What of the warm-up is over; it is in nothing else here.
     pub(super) warm_up: u64,
     pub(super) begun: u64,
+    /// Those of the begun ones that were signed before the start.
+    pub(super) signed_before: u64,
     pub(super) answered: u64,
     /// Answered before the end of the schedule.
     pub(super) answered_in_time: u64,
@@ -76,6 +84,7 @@ impl Tally {
         Self {
             warm_up: 0,
             begun: 0,
+            signed_before: 0,
             answered: 0,
             answered_in_time: 0,
             statuses: BTreeMap::new(),
@@ -90,8 +99,9 @@ impl Tally {
         }
     }
 
-    pub(super) fn begin(&mut self, due: Instant, now: Instant) {
+    pub(super) fn begin(&mut self, due: Instant, now: Instant, is_signed: bool) {
         self.begun += 1;
+        self.signed_before += u64::from(is_signed);
         self.wait(now.saturating_duration_since(due));
     }
 
@@ -147,6 +157,7 @@ impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
         self.warm_up += other.warm_up;
         self.begun += other.begun;
+        self.signed_before += other.signed_before;
         self.answered += other.answered;
         self.answered_in_time += other.answered_in_time;
         for (status, count) in &other.statuses {
