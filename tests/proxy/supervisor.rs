@@ -244,6 +244,7 @@ impl Hanging {
             if let Some((_, address)) = line.split_once("address=http://") {
                 break address.trim().parse().expect("an address");
             }
+            assert!(!line.contains("hook is ready"), "no address before it: {line}");
         };
         Self { child, address, log: Some(log) }
     }

@@ -139,7 +139,7 @@ fn announce(app: &App) {
     let base = listen.origin(config.tls.is_some());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        address = base.trim_end_matches(':'),
+        address = %base.trim_end_matches(':'),
         proxy_protocol = config.proxies.as_ref().map(|_| "required"),
         "taking deliveries"
     );
@@ -147,7 +147,7 @@ fn announce(app: &App) {
         Some(address) => {
             let address = address.origin(false);
             tracing::info!(
-                address = address.trim_end_matches(':'),
+                address = %address.trim_end_matches(':'),
                 "answering /live, /ready and /metrics"
             );
         }
