@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
@@ -12,8 +11,6 @@ use crate::watch::{self, FileContent, ReadError, Take, WatchGuard, Watcher};
 
 /// The largest file of networks that is read: 4 MiB.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
-/// How long a file that looks half written has for its other half before the first load.
-const SECOND_READ: Duration = Duration::from_millis(250);
 
 /// The networks in a file that is followed. Clones are the same.
 #[derive(Clone)]
@@ -40,7 +37,8 @@ impl NetworkFile {
             error: Mutex::default(),
             guard: OnceLock::new(),
         });
-        let first = read_settled(&path);
+        let is_good = |bytes: &[u8]| Networks::parse_file(bytes).is_ok();
+        let first = watch::read_settled(&path, MAX_FILE_BYTES, is_good);
         shared.take(first.as_ref(), true);
         let weak = Arc::downgrade(&shared);
         // What was refused just now is asked about once more, which changes nothing.
@@ -120,15 +118,6 @@ impl Shared {
     }
 }
 
-fn read_settled(path: &Path) -> Result<FileContent, ReadError> {
-    let content = watch::read(path, MAX_FILE_BYTES)?;
-    if Networks::parse_file(content.bytes()).is_ok() && content.bytes().ends_with(b"\n") {
-        return Ok(content);
-    }
-    std::thread::sleep(SECOND_READ);
-    watch::read(path, MAX_FILE_BYTES)
-}
-
 /// What an operator sees of all this. Without the feature `tracing`, only [`NetworkFile::error`] tells.
 mod report {
     use std::path::Path;
@@ -159,7 +148,7 @@ mod report {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::allow_list::AllowList;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use super::status::{File, LoadError, Record};
 use super::{KeyStore, Shared};
@@ -11,8 +10,6 @@ use crate::key::{Keyring, MAX_FILE_BYTES};
 use crate::watch::{self, FileContent, ReadError, Reading, Take, Watcher};
 
 const MAX_BYTES: u64 = MAX_FILE_BYTES as u64;
-/// How long a file that looks half written has for its other half before the first load.
-const SECOND_READ: Duration = Duration::from_millis(250);
 
 impl KeyStore {
     /// A store that follows the key file at `path` for as long as it, or a clone of it, lives.
@@ -25,7 +22,8 @@ impl KeyStore {
     pub fn follow(path: impl Into<PathBuf>, watcher: &Watcher) -> Self {
         let path = path.into();
         let store = Self::with(Keyring::without_keys(), Record::of(path.clone()));
-        let first = read_settled(&path);
+        let is_good = |bytes: &[u8]| Keyring::parse(bytes).is_ok();
+        let first = watch::read_settled(&path, MAX_BYTES, is_good);
         store.0.take(&path, first.as_ref(), true);
         let shared = Arc::downgrade(&store.0);
         // What was refused just now is asked about once more, which changes and counts nothing.
@@ -35,15 +33,6 @@ impl KeyStore {
         let _ = store.0.guard.set(guard);
         store
     }
-}
-
-fn read_settled(path: &Path) -> Result<FileContent, ReadError> {
-    let content = watch::read(path, MAX_BYTES)?;
-    if Keyring::parse(content.bytes()).is_ok() && content.bytes().ends_with(b"\n") {
-        return Ok(content);
-    }
-    std::thread::sleep(SECOND_READ);
-    watch::read(path, MAX_BYTES)
 }
 
 /// Holds the store weakly: the store owns the guard that ends this reader.
@@ -145,7 +134,7 @@ mod report {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::key::KeyFileErrorKind;

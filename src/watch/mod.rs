@@ -81,7 +81,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use self::hints::Hints;
-pub use self::read::{FileContent, ReadError, ReadErrorKind, read};
+pub use self::read::{FileContent, ReadError, ReadErrorKind, read, read_settled};
 use self::state::Pace;
 use self::thread::{Shared, Thread, Watched};
 

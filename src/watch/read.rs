@@ -5,6 +5,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -30,6 +31,30 @@ pub fn read(path: impl AsRef<Path>, max_bytes: u64) -> Result<FileContent, ReadE
         }
     }
     Err(ReadError::new(ReadErrorKind::Changing))
+}
+
+/// How long a file that looks half written has for its other half.
+const SECOND_READ: Duration = Duration::from_millis(250);
+
+/// Reads a file for the first time, when there is nothing yet to keep instead.
+///
+/// One that does not end with a line end, or of which `is_good` says no, may be half written: it is read
+/// again after 250 ms, and what is there then is given as it is. It blocks for that time.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_settled(
+    path: impl AsRef<Path>,
+    max_bytes: u64,
+    is_good: impl FnOnce(&[u8]) -> bool,
+) -> Result<FileContent, ReadError> {
+    let content = read(&path, max_bytes)?;
+    if is_good(content.bytes()) && content.bytes().ends_with(b"\n") {
+        return Ok(content);
+    }
+    std::thread::sleep(SECOND_READ);
+    read(path, max_bytes)
 }
 
 /// What [`read`] found. The bytes are wiped from memory when it is dropped.
