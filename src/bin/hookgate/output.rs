@@ -1,6 +1,7 @@
 //! Where the commands write, and what ends them.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
@@ -16,6 +17,16 @@ pub(crate) enum Failure {
     Told,
     Control(ControlError),
     Other(String),
+}
+
+impl Failure {
+    /// What was to be done on the files of a gate cannot be done while it runs.
+    pub(crate) fn gate_runs(state_dir: &Path) -> Self {
+        Self::Other(format!(
+            "a gate runs with {}: leave --offline out, or stop it first",
+            state_dir.display()
+        ))
+    }
 }
 
 impl From<ControlError> for Failure {

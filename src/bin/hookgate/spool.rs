@@ -69,10 +69,7 @@ fn connect(location: &SpoolLocation) -> Result<Operator, Failure> {
         return Err(Failure::Other(format!("there is no spool in {}", state_dir.display())));
     }
     Operator::offline(config).map_err(|error| match error.kind() {
-        OpenErrorKind::InUse => Failure::Other(format!(
-            "a gate runs with {}: leave --offline out, or stop it first",
-            state_dir.display()
-        )),
+        OpenErrorKind::InUse => Failure::gate_runs(&state_dir),
         _ => Failure::Other(crate::chain(&error)),
     })
 }

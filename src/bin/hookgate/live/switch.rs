@@ -45,10 +45,7 @@ fn offline(args: &SwitchArgs, change: &SwitchChange) -> Result<Vec<SwitchStatus>
         config.hooks.iter().map(|hook| (hook.name.as_str(), hook.enabled)).collect();
     let changed = change_offline(folder, change, &hooks, SystemClock.now());
     let switches = changed.map_err(|error| match error {
-        SwitchError::State(StateError::InUse(path)) => Failure::Other(format!(
-            "a gate runs with {}: leave --offline out, or stop it first",
-            path.display()
-        )),
+        SwitchError::State(StateError::InUse(path)) => Failure::gate_runs(&path),
         SwitchError::UnknownHook(_) if config.file.is_none() => {
             Failure::Other(format!("{error}; --config says which file the gate has"))
         }
