@@ -5,7 +5,10 @@ use std::fs;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use hookgate::scheme::Github;
 
@@ -36,12 +39,36 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
-/// Puts a service behind a Unix socket, for as long as the test's process lives.
-fn behind(upstream: &Upstream, path: &Path) {
+/// A Unix socket with a service behind it, until this is dropped.
+struct Behind {
+    path: PathBuf,
+    ends: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        // It waits for a client. Where the folder is gone already, there is no way to it.
+        if UnixStream::connect(&self.path).is_ok()
+            && let Some(accepting) = self.accepting.take()
+        {
+            let _ = accepting.join();
+        }
+    }
+}
+
+/// Puts a service behind a Unix socket.
+fn behind(upstream: &Upstream, path: &Path) -> Behind {
     let listener = UnixListener::bind(path).expect("a socket");
     let authority = upstream.authority();
-    std::thread::spawn(move || {
+    let ends = Arc::new(AtomicBool::new(false));
+    let is_over = ends.clone();
+    let accepting = std::thread::spawn(move || {
         for client in listener.incoming() {
+            if is_over.load(Ordering::Acquire) {
+                return;
+            }
             let (Ok(client), Ok(service)) = (client, TcpStream::connect(&authority)) else {
                 return;
             };
@@ -58,6 +85,7 @@ fn behind(upstream: &Upstream, path: &Path) {
             });
         }
     });
+    Behind { path: path.to_owned(), ends, accepting: Some(accepting) }
 }
 
 #[test]
@@ -65,7 +93,7 @@ fn a_delivery_goes_in_over_a_unix_socket_and_on_over_another() {
     let upstream = Upstream::start();
     let setup = serve("unix:gate.sock", "unix:health.sock").hooks(HOOK);
     let service = setup.path("service.sock");
-    behind(&upstream, &service);
+    let served = behind(&upstream, &service);
     let url = format!("unix:{}:/base", service.display());
     let gate = setup.args(&["--upstream", &url]).start();
     let socket = gate.path("gate.sock");
@@ -101,6 +129,7 @@ fn a_delivery_goes_in_over_a_unix_socket_and_on_over_another() {
 
     let folder = gate.folder().clone();
     assert_eq!(gate.stop().code, Some(0));
+    drop(served);
     for name in ["gate.sock", "health.sock"] {
         assert!(!folder.path().join(name).exists(), "{name} is gone");
     }
@@ -224,7 +253,7 @@ fn a_service_on_a_unix_socket_that_is_down_gets_its_deliveries_when_it_is_up() {
     let service = setup.path("service.sock");
     let gate = setup.args(&["--upstream", &format!("unix:{}", service.display())]).start();
     assert_eq!(gate.ask(&github_push(KEY)).told(), (202, "queued"));
-    behind(&upstream, &service);
+    let _behind = behind(&upstream, &service);
     gate.drains();
     let received = upstream.take_one();
     assert_eq!(
