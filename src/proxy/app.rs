@@ -231,8 +231,8 @@ impl App {
             released: signal::Sender::new(false),
         });
         let watcher = Watcher::spawn().map_err(AppError::Watcher)?;
-        let started = SystemClock.now();
-        let metrics = Arc::new(Metrics::new(started));
+        let began = SystemClock.now();
+        let metrics = Arc::new(Metrics::new(began));
         let switch_file = SwitchFile::read(&config.state_dir);
         if let Some(damage) = switch_file.damage() {
             tracing::error!(damage, "the switch file is damaged: it opens no hook");
@@ -267,7 +267,7 @@ impl App {
             listening,
             connection_limit: limits.connections,
             stopping: AtomicBool::new(false),
-            began: started,
+            began,
             started: signal::Sender::new(false),
             pulse: Pulse::new(),
             switch_file: Mutex::new(switch_file),
